@@ -1,0 +1,3 @@
+module commerce-pipeline/pause
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module commerce-pipeline/runc-wrapper
+
+go 1.26.0
