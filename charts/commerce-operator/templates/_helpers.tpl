@@ -1,0 +1,94 @@
+{{/* The name that all objects of a release start with. */}}
+{{- define "commerce-operator.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What a selector may rest on: never changes during the life of a release. */}}
+{{- define "commerce-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "commerce-operator.labels" -}}
+{{ include "commerce-operator.selectorLabels" . }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/part-of: commerce-pipeline
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "commerce-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "commerce-operator.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The one namespace that is served, or nothing where all are. */}}
+{{- define "commerce-operator.watchNamespace" -}}
+{{- if eq .Values.rbac.scope "namespace" -}}
+{{- default .Release.Namespace .Values.rbac.watchNamespace -}}
+{{- else if .Values.rbac.watchNamespace -}}
+{{- fail (printf "rbac.watchNamespace is %q, but rbac.scope is cluster: set rbac.scope=namespace to serve one namespace, or leave watchNamespace empty to serve all" .Values.rbac.watchNamespace) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the operator may do in the namespaces that it serves. The same rules for a ClusterRole and for a Role. */}}
+{{- define "commerce-operator.rules" -}}
+# The pipelines themselves. patch: adds and removes its finalizer; it never creates or deletes one.
+- apiGroups: [commerce.lab]
+  resources: [commercepipelines]
+  verbs: [get, list, watch, patch]
+# Conditions and figures of a pipeline.
+- apiGroups: [commerce.lab]
+  resources: [commercepipelines/status]
+  verbs: [get, patch]
+# Owner references with blockOwnerDeletion, where the API server checks the right to set them.
+- apiGroups: [commerce.lab]
+  resources: [commercepipelines/finalizers]
+  verbs: [update]
+# The workloads: api, relay and indexer.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+# The API's Service, index mappings, and the workloads' own accounts (which carry no token and no rights).
+- apiGroups: [""]
+  resources: [services, configmaps, serviceaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+# The migration Job.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+# The way in, and who may talk to whom.
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses, networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# Keeps a replica of each workload through node drains.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# The stores' addresses and passwords that a pipeline refers to. Read only: the operator writes no Secret.
+# Their names are chosen by users, so the rule cannot name them.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch]
+# Tells in a condition which pod is not ready, and why.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+# What `kubectl describe` shows. patch: a repeated event is counted, not written again.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
