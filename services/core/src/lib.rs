@@ -1,1 +1,19 @@
+//! What the services share: events, store clients, configuration, telemetry and migrations.
+//!
+//! No service reaches into another; whatever two of them must agree on stands here, once.
 
+pub mod admin;
+pub mod config;
+pub mod elasticsearch;
+pub mod event;
+pub mod index;
+pub mod kafka;
+pub mod order;
+pub mod postgres;
+pub mod redis;
+pub mod shutdown;
+pub mod telemetry;
+pub mod topics;
+
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,0 +1,65 @@
+//! Order events as they travel: outbox row, Kafka message, indexed document.
+//!
+//! A Kafka message has the order id as key, [`OrderEvent`] as JSON value and CloudEvents 1.0 binary-mode headers
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>).
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::order::Status;
+
+/// The aggregate type of every event of this pipeline.
+pub const AGGREGATE_TYPE: &str = "order";
+
+/// Names of the Kafka headers.
+pub mod header {
+    pub const SPEC_VERSION: &str = "ce_specversion";
+    pub const ID: &str = "ce_id";
+    pub const SOURCE: &str = "ce_source";
+    pub const TYPE: &str = "ce_type";
+    pub const SUBJECT: &str = "ce_subject";
+    pub const TIME: &str = "ce_time";
+    pub const CONTENT_TYPE: &str = "content-type";
+    pub const CORRELATION_ID: &str = "correlation-id";
+    pub const TRACEPARENT: &str = "traceparent";
+}
+
+/// What happened to an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum EventType {
+    OrderCreated,
+    OrderCancelled,
+}
+
+impl EventType {
+    /// Every event type; each has a topic of its own.
+    pub const ALL: [Self; 2] = [Self::OrderCreated, Self::OrderCancelled];
+
+    /// The topic without the pipeline's prefix; also the outbox row's `event_type` and the `ce_type` header.
+    #[must_use]
+    pub fn topic(self) -> &'static str {
+        match self {
+            Self::OrderCreated => "order.created",
+            Self::OrderCancelled => "order.cancelled",
+        }
+    }
+}
+
+/// The value of an order event, on the wire and in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OrderEvent {
+    /// A decimal number, as text: JSON numbers lose digits in some clients.
+    pub order_id: String,
+    pub sku_id: i64,
+    pub quantity: i32,
+    pub user_id: String,
+    pub status: Status,
+    /// The order's version: 1 when created, one more with each change.
+    pub version: i64,
+    pub correlation_id: String,
+    pub event_type: EventType,
+    /// When the order was created.
+    pub created_at: DateTime<Utc>,
+}

@@ -1,0 +1,130 @@
+//! How to reach Kafka.
+
+use std::path::PathBuf;
+
+use rdkafka::ClientConfig;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::Env;
+
+/// Where Kafka is, how to prove who we are, and the prefix of this pipeline's topics.
+#[derive(Debug, Clone)]
+pub struct KafkaConfig {
+    /// `host:port[,host:port…]`.
+    pub bootstrap_servers: String,
+    /// Put before each topic's name; may be empty.
+    pub topic_prefix: String,
+    pub tls: Option<Tls>,
+    pub sasl: Option<Sasl>,
+}
+
+/// TLS towards the brokers; without `ca_file` the system's authorities are trusted.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of the client's certificate and key, for mutual TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// SASL credentials; `mechanism` is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+#[derive(Debug, Clone)]
+pub struct Sasl {
+    pub mechanism: String,
+    pub username: String,
+    pub password: SecretString,
+}
+
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
+impl KafkaConfig {
+    /// Plain text, no credentials: for tests and local runs.
+    #[must_use]
+    pub fn plaintext(bootstrap_servers: impl Into<String>, topic_prefix: impl Into<String>) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.into(),
+            topic_prefix: topic_prefix.into(),
+            tls: None,
+            sasl: None,
+        }
+    }
+
+    /// Reads the `KAFKA_…` variables.
+    pub fn from_env(env: &mut Env) -> Option<Self> {
+        let bootstrap_servers = env.text("KAFKA_BOOTSTRAP_SERVERS", "host:port[,host:port…]");
+        let topic_prefix = env.optional_text("KAFKA_TOPIC_PREFIX").unwrap_or_default();
+        let accepted = "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL";
+        let (tls, sasl) = env.parsed("KAFKA_SECURITY_PROTOCOL", (false, false), accepted, |value| match value {
+            "PLAINTEXT" => Some((false, false)),
+            "SSL" => Some((true, false)),
+            "SASL_PLAINTEXT" => Some((false, true)),
+            "SASL_SSL" => Some((true, true)),
+            _ => None,
+        })?;
+        let tls = if tls { Some(Tls::from_env(env)) } else { None };
+        let sasl = if sasl { Some(Sasl::from_env(env)?) } else { None };
+        Some(Self { bootstrap_servers: bootstrap_servers?, topic_prefix, tls, sasl })
+    }
+
+    /// The full name of a topic.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.topic_prefix)
+    }
+
+    /// A client configuration with address and credentials set; `client_id` names this client in the brokers' logs.
+    #[must_use]
+    pub fn client(&self, client_id: &str) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", client_id);
+        // A broker that comes back is found again soon.
+        client.set("reconnect.backoff.ms", "100").set("reconnect.backoff.max.ms", "2000");
+        client.set("socket.keepalive.enable", "true").set("log.connection.close", "false");
+        let protocol = match (&self.tls, &self.sasl) {
+            (None, None) => "plaintext",
+            (Some(_), None) => "ssl",
+            (None, Some(_)) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        };
+        client.set("security.protocol", protocol);
+        if let Some(tls) = &self.tls {
+            if let Some(ca) = &tls.ca_file {
+                client.set("ssl.ca.location", ca.to_string_lossy());
+            }
+            if let Some((certificate, key)) = &tls.certificate {
+                client.set("ssl.certificate.location", certificate.to_string_lossy());
+                client.set("ssl.key.location", key.to_string_lossy());
+            }
+        }
+        if let Some(sasl) = &self.sasl {
+            client
+                .set("sasl.mechanism", &sasl.mechanism)
+                .set("sasl.username", &sasl.username)
+                .set("sasl.password", sasl.password.expose_secret());
+        }
+        client
+    }
+}
+
+impl Tls {
+    fn from_env(env: &mut Env) -> Self {
+        let ca_file = env.optional_file("KAFKA_CA_FILE");
+        let certificate = env.optional_file("KAFKA_CERTIFICATE_FILE");
+        let key = env.optional_file("KAFKA_KEY_FILE");
+        if certificate.is_some() != key.is_some() {
+            env.problem("KAFKA_CERTIFICATE_FILE and KAFKA_KEY_FILE go together; only one is set");
+        }
+        Self { ca_file, certificate: certificate.zip(key) }
+    }
+}
+
+impl Sasl {
+    fn from_env(env: &mut Env) -> Option<Self> {
+        let accepted = MECHANISMS.join(", ");
+        let mechanism = env.parsed("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512".to_owned(), &accepted, |value| {
+            MECHANISMS.contains(&value).then(|| value.to_owned())
+        });
+        let username = env.text("KAFKA_SASL_USERNAME", "the SASL user's name");
+        let password = env.secret("KAFKA_SASL_PASSWORD", "the SASL user's password");
+        Some(Self { mechanism: mechanism?, username: username?, password: password? })
+    }
+}

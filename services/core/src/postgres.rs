@@ -1,0 +1,132 @@
+//! How to reach PostgreSQL, and the schema's migrations.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::config::Env;
+
+/// The schema, forward only. Running it again, at the same time from several places, or while the previous version
+/// serves, is safe (sqlx holds an advisory lock).
+pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+const ACCEPTED: &str = "a PostgreSQL URI such as postgres://user:password@host:5432/database";
+/// SQLSTATE of a database that does not exist.
+const INVALID_CATALOG_NAME: &str = "3D000";
+/// SQLSTATE of a database that exists already.
+const DUPLICATE_DATABASE: &str = "42P04";
+
+/// Where PostgreSQL is and how many connections to keep at most.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    pub options: PgConnectOptions,
+    pub pool_size: u32,
+}
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error("connecting to PostgreSQL: {0}")]
+    Connect(#[source] sqlx::Error),
+    #[error("creating the database {name}: {source}")]
+    CreateDatabase { name: String, source: sqlx::Error },
+    #[error("migrating the schema: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl PostgresConfig {
+    /// Reads `DATABASE_URL` (or `DATABASE_URL_FILE`) and `DATABASE_POOL_SIZE`.
+    pub fn from_env(env: &mut Env) -> Option<Self> {
+        let url = env.secret("DATABASE_URL", ACCEPTED);
+        let pool_size = env.number("DATABASE_POOL_SIZE", 10, 1, 1_000);
+        let options = parse_url(&url?);
+        if options.is_none() {
+            // The value is a secret, so the message does not repeat it.
+            env.problem(format!("DATABASE_URL is not usable; it takes {ACCEPTED}"));
+        }
+        Some(Self { options: options?, pool_size: pool_size? })
+    }
+
+    /// A pool that connects when first used. Waiting for a connection ends after 3 s.
+    #[must_use]
+    pub fn pool(&self, application_name: &str) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(self.pool_size)
+            .acquire_timeout(Duration::from_secs(3))
+            .connect_lazy_with(self.options.clone().application_name(application_name))
+    }
+}
+
+/// The options a PostgreSQL URI stands for; `None` where it is not one. Statements are logged at debug level only.
+#[must_use]
+pub fn parse_url(url: &SecretString) -> Option<PgConnectOptions> {
+    let text = url.expose_secret();
+    let known = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    let options: PgConnectOptions = known.then(|| text.parse().ok())??;
+    Some(options.log_statements(log::LevelFilter::Debug))
+}
+
+/// Brings the schema up to date, creating the database first where it is missing.
+pub async fn migrate(options: &PgConnectOptions) -> Result<(), MigrateError> {
+    let mut connection = match PgConnection::connect_with(options).await {
+        Err(error) if has_code(&error, INVALID_CATALOG_NAME) => {
+            create_database(options).await?;
+            PgConnection::connect_with(options).await
+        }
+        other => other,
+    }
+    .map_err(MigrateError::Connect)?;
+    MIGRATOR.run(&mut connection).await?;
+    Ok(())
+}
+
+async fn create_database(options: &PgConnectOptions) -> Result<(), MigrateError> {
+    let name = options.get_database().unwrap_or(options.get_username()).to_owned();
+    let maintenance = options.clone().database("postgres");
+    let mut connection = PgConnection::connect_with(&maintenance).await.map_err(MigrateError::Connect)?;
+    let statement = format!("create database \"{}\"", name.replace('"', "\"\""));
+    match connection.execute(sqlx::AssertSqlSafe(statement)).await {
+        // Another replica was faster.
+        Err(error) if has_code(&error, DUPLICATE_DATABASE) => Ok(()),
+        Err(source) => Err(MigrateError::CreateDatabase { name, source }),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// The version of the schema as this program knows it.
+#[must_use]
+pub fn latest_version() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// The version of the schema that the database has; 0 where it has none.
+pub async fn schema_version(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    let known: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(pool).await?;
+    if !known {
+        return Ok(0);
+    }
+    sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations where success").fetch_one(pool).await
+}
+
+/// Removes everything the migrations made, and with it every order.
+pub async fn drop_schema(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    connection
+        .execute(
+            "drop view if exists outbox_events;
+             drop table if exists outbox_parked, relay_progress, relay_checkpoint, outbox_log, orders, skus, products,
+                                  _sqlx_migrations;
+             drop sequence if exists outbox_log_id;",
+        )
+        .await?;
+    Ok(())
+}
+
+fn has_code(error: &sqlx::Error, code: &str) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|found| found == code)
+}
