@@ -1,1 +1,4 @@
+//! The operator of `CommercePipeline` resources.
 
+pub mod crd;
+pub mod generated;

@@ -1,0 +1,37 @@
+//! `spec.postgres`.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::UriSecretRef;
+
+/// The database of orders, stock and outbox.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresSpec {
+    /// Secret with a `postgresql://` URI. The Secret that CloudNativePG writes for an application fits as it is.
+    pub secret_ref: UriSecretRef,
+
+    /// Most connections that each replica of the API and the relay opens.
+    #[serde(default = "pool_size")]
+    #[schemars(range(min = 1, max = 200))]
+    pub pool_size: i32,
+
+    /// Who brings the schema up to date: `Auto` runs a Job before each rollout; `Manual` waits until somebody has run
+    /// `api migrate`.
+    #[serde(default)]
+    pub migrations: Migrations,
+}
+
+/// Who brings the database schema up to date.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Migrations {
+    #[default]
+    Auto,
+    Manual,
+}
+
+fn pool_size() -> i32 {
+    10
+}

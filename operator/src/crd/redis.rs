@@ -1,0 +1,56 @@
+//! `spec.redis`.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use super::UriSecretRef;
+
+/// The cache of searches and of answers to repeated requests.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.keyPrefix) == has(oldSelf.keyPrefix) && (!has(self.keyPrefix) || self.keyPrefix == oldSelf.keyPrefix)")
+    .message("redis.keyPrefix can't be changed: during the rollout, replicas with the old prefix would answer from a cache that nobody invalidates; put the old value back, or make a new pipeline")
+    .field_path(".keyPrefix"))]
+pub struct RedisSpec {
+    /// Secret with a `redis://` or `rediss://` URI.
+    pub secret_ref: UriSecretRef,
+
+    /// What every key starts with; `<namespace>:<name>:` if absent, so that pipelines can share a server. It can't be
+    /// changed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9:._/{}-]+$')")
+        .message("redis.keyPrefix is letters, digits and any of : . _ / { } -, for example shop:orders:"))]
+    pub key_prefix: Option<String>,
+
+    /// How long the answer to a request with an idempotency key is kept in the cache. The database remembers the key for as
+    /// long as the order exists; this only makes repeats fast.
+    #[serde(default = "idempotency_ttl")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,9}(ms|s|m|h))+$')")
+            .message("redis.idempotencyTtl is a duration such as 30m or 24h: use the units ms, s, m and h"),
+        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1m') && duration(self) <= duration('720h'))")
+            .message("redis.idempotencyTtl must be between 1m and 720h (30 days)")
+    )]
+    pub idempotency_ttl: String,
+
+    /// How long a search answer may be served from the cache when nothing invalidates it.
+    #[serde(default = "search_cache_ttl")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,9}(ms|s|m|h))+$')")
+            .message("redis.searchCacheTtl is a duration such as 30s: use the units ms, s, m and h"),
+        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))")
+            .message("redis.searchCacheTtl must be between 1s and 1h")
+    )]
+    pub search_cache_ttl: String,
+}
+
+fn idempotency_ttl() -> String {
+    "24h".into()
+}
+
+fn search_cache_ttl() -> String {
+    "30s".into()
+}

@@ -1,0 +1,107 @@
+//! `status`: what the operator saw when it last looked.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator saw when it last looked.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommercePipelineStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready`, and one condition for each step before it: `StoresReachable`, `SchemaReady`, `TopicsReady`, `IndexReady`,
+    /// `ApiAvailable`, `RelayAvailable`, `IndexerAvailable`. `Suspended` is there while the pipeline is suspended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+
+    /// The REST API's replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<ComponentStatus>,
+
+    /// The relay's replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<ComponentStatus>,
+
+    /// The indexer's replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexer: Option<ComponentStatus>,
+
+    /// The topics that the pipeline uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<TopicStatus>,
+
+    /// The index that the pipeline uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexStatus>,
+
+    /// Address of the REST API: the Ingress if there is one, else the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+
+    /// Fingerprint of the spec and the Secrets for which schema, topics and index were last ready together. While a store
+    /// is away the operator keeps the workloads in repair for these, and rolls out nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared_for: Option<String>,
+}
+
+/// Replicas of one component.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentStatus {
+    /// Replicas that exist.
+    pub replicas: i32,
+
+    /// Replicas that are ready.
+    pub ready: i32,
+
+    /// Label selector of the pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+}
+
+/// One topic.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicStatus {
+    /// Name of the topic.
+    pub name: String,
+
+    /// Partitions that it has.
+    pub partitions: i32,
+}
+
+/// The index of orders.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexStatus {
+    /// Alias through which the index is read and written.
+    pub alias: String,
+
+    /// Concrete index behind the alias.
+    pub active: String,
+}
+
+/// Kubernetes' own condition type, as a list keyed by `type`.
+fn conditions(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+            "properties": {
+                "type": { "type": "string", "maxLength": 316, "description": "What the condition is about." },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds." },
+                "reason": { "type": "string", "maxLength": 1024, "minLength": 1, "description": "Why, in one word for programs." },
+                "message": { "type": "string", "maxLength": 32768, "description": "Why and what to do, for people." },
+                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "When the status last changed." },
+                "observedGeneration": { "type": "integer", "format": "int64", "minimum": 0, "description": "Generation of the spec that the condition speaks of." },
+            },
+        },
+    })
+}

@@ -1,0 +1,238 @@
+//! `spec.api`, `spec.relay` and `spec.indexer`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// The REST API.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiSpec {
+    /// Replicas to run.
+    #[serde(default = "two")]
+    #[schemars(range(min = 0, max = 100))]
+    pub replicas: i32,
+
+    /// CPU and memory of each replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+
+    /// Opens the API to callers outside the cluster. Absent: only its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<IngressSpec>,
+}
+
+/// An Ingress for the API.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.tlsSecretName) || has(self.host)")
+    .message("api.ingress.tlsSecretName holds the certificate of a host name: set api.ingress.host too, or remove api.ingress.tlsSecretName")
+    .field_path(".tlsSecretName"))]
+pub struct IngressSpec {
+    /// Ingress class; the cluster's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
+    pub class_name: Option<String>,
+
+    /// Host name that callers use. Absent: every host name that reaches the ingress controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+        .message("api.ingress.host is a host name in lower case without scheme, port or path, for example orders.example.com"))]
+    pub host: Option<String>,
+
+    /// Secret of type `kubernetes.io/tls` in the pipeline's namespace with the certificate of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
+    pub tls_secret_name: Option<String>,
+
+    /// Annotations of the Ingress, for the ingress controller or cert-manager.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "annotations")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The relay from the outbox to Kafka.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelaySpec {
+    /// Replicas to run: one works, the others take over when it stops.
+    #[serde(default = "two")]
+    #[schemars(range(min = 0, max = 100))]
+    pub replicas: i32,
+
+    /// CPU and memory of each replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+
+    /// Most events that wait for Kafka's acknowledgement at a time.
+    #[serde(default = "batch_size")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub batch_size: i32,
+
+    /// Longest pause before the outbox is looked at again. New events wake the relay sooner.
+    #[serde(default = "poll_interval")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,9}(ms|s|m|h))+$')")
+            .message("relay.pollInterval is a duration such as 100ms: use the units ms, s, m and h"),
+        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('10ms') && duration(self) <= duration('1m'))")
+            .message("relay.pollInterval must be between 10ms and 1m")
+    )]
+    pub poll_interval: String,
+}
+
+/// The indexer from Kafka to Elasticsearch.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexerSpec {
+    /// Replicas to run. They share the partitions, so more than there are partitions are refused.
+    #[serde(default = "two")]
+    #[schemars(range(min = 0, max = 100))]
+    pub replicas: i32,
+
+    /// CPU and memory of each replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+
+    /// When a bulk request is sent: at the first of these bounds.
+    #[serde(default)]
+    pub bulk: BulkSpec,
+}
+
+/// When a bulk request is sent: at the first of these bounds.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BulkSpec {
+    /// Documents in one request.
+    #[serde(default = "max_documents")]
+    #[schemars(range(min = 1, max = 50_000))]
+    pub max_documents: i32,
+
+    /// Size of one request in bytes. Elasticsearch refuses more than 100 MiB unless told otherwise.
+    #[serde(default = "max_bytes")]
+    #[schemars(range(min = 1024, max = 104_857_600))]
+    pub max_bytes: i32,
+
+    /// Longest time that an event waits for others to share its request.
+    #[serde(default = "max_delay")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,9}(ms|s|m|h))+$')")
+            .message("indexer.bulk.maxDelay is a duration such as 50ms: use the units ms, s, m and h"),
+        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1ms') && duration(self) <= duration('10s'))")
+            .message("indexer.bulk.maxDelay must be between 1ms and 10s")
+    )]
+    pub max_delay: String,
+}
+
+/// CPU and memory, as in a container's `resources`. What is absent takes the operator's default.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)")
+    .message("resources.requests can't be above resources.limits: lower the request or raise the limit"))]
+pub struct Resources {
+    /// What the scheduler sets aside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
+    pub requests: BTreeMap<String, IntOrString>,
+
+    /// What a replica can't exceed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
+    pub limits: BTreeMap<String, IntOrString>,
+}
+
+impl Default for ApiSpec {
+    fn default() -> Self {
+        Self {
+            replicas: two(),
+            resources: None,
+            ingress: None,
+        }
+    }
+}
+
+impl Default for RelaySpec {
+    fn default() -> Self {
+        Self {
+            replicas: two(),
+            resources: None,
+            batch_size: batch_size(),
+            poll_interval: poll_interval(),
+        }
+    }
+}
+
+impl Default for IndexerSpec {
+    fn default() -> Self {
+        Self {
+            replicas: two(),
+            resources: None,
+            bulk: BulkSpec::default(),
+        }
+    }
+}
+
+impl Default for BulkSpec {
+    fn default() -> Self {
+        Self {
+            max_documents: max_documents(),
+            max_bytes: max_bytes(),
+            max_delay: max_delay(),
+        }
+    }
+}
+
+fn annotations(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 50,
+        "additionalProperties": { "type": "string", "maxLength": 4096 },
+    })
+}
+
+/// The pattern is the one that Kubernetes documents for quantities.
+fn quantities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 10,
+        "additionalProperties": {
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 30,
+            "pattern": r"^(\+)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
+        },
+    })
+}
+
+fn two() -> i32 {
+    2
+}
+
+fn batch_size() -> i32 {
+    5000
+}
+
+fn poll_interval() -> String {
+    "100ms".into()
+}
+
+fn max_documents() -> i32 {
+    2000
+}
+
+fn max_bytes() -> i32 {
+    5 * 1024 * 1024
+}
+
+fn max_delay() -> String {
+    "50ms".into()
+}
