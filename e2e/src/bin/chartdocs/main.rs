@@ -1,8 +1,7 @@
 //! Writes what the charts say about themselves from its sources, so that it cannot drift:
 //!
 //! - the table of values in each chart's README.md, from the `# --` comments of its values.yaml;
-//! - in charts/commerce-pipeline, the table of the spec's fields in README.md and the property `spec` of
-//!   values.schema.json, from the definition of CommercePipeline in crds/.
+//! - the property `spec` of charts/commerce-pipeline/values.schema.json, from the definition of CommercePipeline in crds/.
 //!
 //! `chartdocs` writes the files; `chartdocs --check` only tells which are not up to date, and fails if any is.
 
@@ -65,24 +64,20 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn generate(root: &Path) -> anyhow::Result<Vec<Generated>> {
     let mut generated = Vec::new();
-    let pipeline = crd::Definition::parse(&read(&root.join("crds/commercepipelines.commerce.lab.yaml"))?)?;
     for chart in charts(root)? {
         let rows = values::rows(&read(&chart.join("values.yaml"))?)
             .with_context(|| format!("reading the values of {}", chart.display()))?;
-        let readme = chart.join("README.md");
-        let mut text = markdown::replace(&read(&readme)?, "values", &markdown::value_table(&rows))
-            .with_context(|| format!("writing the table of values into {}", readme.display()))?;
-        if chart.ends_with("commerce-pipeline") {
-            text = markdown::replace(&text, "spec", &markdown::field_table(&pipeline.fields()))
-                .with_context(|| format!("writing the table of fields into {}", readme.display()))?;
-            let schema = chart.join("values.schema.json");
-            generated.push(Generated {
-                text: pipeline.put_into(&read(&schema)?)?,
-                path: schema,
-            });
-        }
-        generated.push(Generated { path: readme, text });
+        let path = chart.join("README.md");
+        let text = markdown::replace(&read(&path)?, "values", &markdown::value_table(&rows))
+            .with_context(|| format!("writing the table of values into {}", path.display()))?;
+        generated.push(Generated { path, text });
     }
+    let spec = crd::spec_schema(&read(&root.join("crds/commercepipelines.yaml"))?)?;
+    let path = root.join("charts/commerce-pipeline/values.schema.json");
+    generated.push(Generated {
+        text: crd::put_into(&read(&path)?, spec)?,
+        path,
+    });
     Ok(generated)
 }
 

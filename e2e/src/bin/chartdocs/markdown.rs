@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, bail};
 
-use crate::{crd::Field, values::Row};
+use crate::values::Row;
 
 /// Replaces what stands between the lines `<!-- NAME -->` and `<!-- /NAME -->`.
 pub fn replace(text: &str, name: &str, content: &str) -> anyhow::Result<String> {
@@ -30,26 +30,6 @@ pub fn value_table(rows: &[Row]) -> String {
     } in rows
     {
         let _ = writeln!(table, "| `{key}` | `{default}` | {} |", cell(description));
-    }
-    table
-}
-
-pub fn field_table(fields: &[Field]) -> String {
-    let mut table = String::from("| field | type | default | what it is |\n| --- | --- | --- | --- |\n");
-    for Field {
-        path,
-        kind,
-        default,
-        required,
-        description,
-    } in fields
-    {
-        let default = match (default, required) {
-            (Some(default), _) => format!("`{default}`"),
-            (None, true) => "required".to_owned(),
-            (None, false) => String::new(),
-        };
-        let _ = writeln!(table, "| `{path}` | {kind} | {default} | {} |", cell(description));
     }
     table
 }
