@@ -14,7 +14,7 @@ KUBERNETES=v1.34.10
 SUITE=bookworm           # the Debian release that images are assembled from
 REGISTRY=commerce.local  # prefix of the names of images that are made here
 # taken where a registry answers, in place of a node image built here
-OFFICIAL_NODE_IMAGE=${NODE_IMAGE:-docker.io/kindest/node:v1.34.0}
+OFFICIAL_NODE_IMAGE=${NODE_IMAGE:-docker.io/kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d}
 
 # --- what a user can set, besides COMMERCE_CACHE ---
 # auto: fitting tools of PATH and official images where they can be had, the rest is built; always: build all of it;
@@ -68,35 +68,33 @@ digest_words() { printf '%s\n' "$@" | sha256sum | cut -c1-12; }
 
 # locked NAME COMMAND [ARGUMENT...]: runs it while no other process holds the lock NAME. What it starts does not inherit the lock.
 locked() {
-  local name=$1
+  local lock_name=$1
   shift
   (
-    flock -n 9 || { say "waiting for another run that works on $name"; flock 9; }
+    flock -n 9 || { say "waiting for another run that works on $lock_name"; flock 9; }
     "$@" 9>&-
-  ) 9>"$CACHE/lock/$name"
+  ) 9>"$CACHE/lock/$lock_name"
 }
 
 # cached NAME HASH COMMAND [ARGUMENT...]: prints the cache folder NAME-HASH. Where it is missing, COMMAND fills an empty folder,
 # its last argument, that gets the name only when it is complete.
 cached() {
-  local name=$1 folder=$CACHE/$1-$2
+  local entry_name=$1 entry=$CACHE/$1-$2
   shift 2
-  [ -d "$folder" ] || locked "$name" fill_entry "$folder" "$@" >&2
-  printf '%s\n' "$folder"
+  [ -d "$entry" ] || locked "$entry_name" fill_entry "$entry" "$@" >&2
+  printf '%s\n' "$entry"
 }
 
 fill_entry() {
-  local folder=$1 name making started=$SECONDS
+  local entry=$1 entry_started=$SECONDS
   shift
-  [ ! -d "$folder" ] || return 0 # another run made it while this one waited
-  name=$(basename "$folder")
-  [ "$COMMERCE_BUILD" != never ] || die "$name is missing, and COMMERCE_BUILD=never forbids to build it" "set COMMERCE_BUILD=auto"
-  rm -rf "${folder%-*}"-*.making
-  making=$folder.making
-  mkdir "$making"
-  "$@" "$making"
-  mv "$making" "$folder"
-  say "$name made in $((SECONDS - started))s"
+  [ ! -d "$entry" ] || return 0 # another run made it while this one waited
+  [ "$COMMERCE_BUILD" != never ] || die "${entry##*/} is missing, and COMMERCE_BUILD=never forbids to build it" "set COMMERCE_BUILD=auto"
+  rm -rf "$entry.making"
+  mkdir "$entry.making"
+  "$@" "$entry.making"
+  mv "$entry.making" "$entry"
+  say "${entry##*/} made in $((SECONDS - entry_started))s"
 }
 
 # watched LABEL COMMAND [ARGUMENT...]: for long commands. Its output goes to a log; every 15 s a line tells how far it is, and where

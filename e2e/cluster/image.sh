@@ -1,0 +1,70 @@
+# shellcheck shell=bash
+# How images are assembled here, where no registry has one to build on: from Debian packages, and one program on top. Sourced after lib.sh.
+
+# debian_root MMDEBSTRAP-OPTION...: a Debian file system as a tar archive on stdout, from the mirrors that this machine's apt uses.
+debian_root() {
+  local sources key=/usr/share/keyrings/debian-archive-keyring.gpg
+  need_command mmdebstrap "run e2e/cluster/packages"
+  [ "$(id -u)" -eq 0 ] || die "only root can assemble images from Debian packages" "run this as root"
+  sources=$(apt-get indextargets --format "deb [signed-by=$key] \$(REPO_URI) \$(RELEASE) \$(COMPONENT)" \
+    'Created-By: Packages' 'Origin: Debian' | grep -E " $SUITE(-updates|-security)? " | sort -u)
+  [ -n "$sources" ] || die "this machine's apt knows no package archive of Debian $SUITE" \
+    "images are assembled from it: run apt-get update on a Debian $SUITE, or use a machine that reaches a container registry"
+  mmdebstrap -q --aptopt='APT::Install-Recommends "false"' "$@" "$SUITE" - - <<<"$sources"
+}
+
+# base_image NAME HASH COMMAND...: prints the image NAME:HASH; where the engine lacks it, it is imported from the tar that COMMAND writes.
+base_image() {
+  local base=$REGISTRY/$1:$2
+  shift 2
+  has_image "$base" || locked images import_base "$base" "$@" >&2
+  printf '%s\n' "$base"
+}
+
+import_base() {
+  local base=$1 archive
+  shift
+  ! has_image "$base" || return 0
+  archive=$(mktemp "$CACHE/root.XXXXXX")
+  "$@" >"$archive"
+  docker import "$archive" "$base" >/dev/null
+  rm "$archive"
+  say "$base assembled"
+}
+
+# runtime_base: the image under every program of this project: glibc, OpenSSL, root certificates and a user, and no shell.
+runtime_base() {
+  base_image runtime "$(digest "$HERE/image.sh" "$HERE/image")" \
+    debian_root --variant=extract --skip=cleanup --include=libc6,libgcc-s1,libstdc++6,libssl3,zlib1g,ca-certificates,tzdata \
+    --extract-hook="$HERE/image/runtime-root"
+}
+
+# binary_image IMAGE BASE FILE [DOCKERFILE-LINE...]: an image with one program in /usr/local/bin that is its entry point.
+binary_image() {
+  local image=$1 base=$2 file=$3 context program
+  program=${1##*/}
+  program=${program%:*}
+  shift 3
+  context=$(mktemp -d "$CACHE/context.XXXXXX")
+  cp "$file" "$context/program"
+  chmod 0755 "$context/program"
+  printf '%s\n' "FROM $base" "COPY program /usr/local/bin/$program" "ENTRYPOINT [\"/usr/local/bin/$program\"]" "$@" >"$context/Dockerfile"
+  docker build -q -t "$image" "$context" >/dev/null
+  rm -r "$context"
+}
+
+# program_image NAME VERSION OFFICIAL: the image of another project's program: its own where a registry has it, else built by go-build.
+program_image() {
+  local image=$REGISTRY/$1:$2 official=$3 folder base inputs
+  if pullable "$official"; then
+    has_image "$official" || watched "pull-$1" docker pull -q "$official" >&2
+    docker tag "$official" "$image"
+  else
+    folder=$("$HERE/go-build" "$1")
+    base=$(runtime_base)
+    inputs=$(digest_words "${folder##*/}" "$base")
+    [ "$(docker image inspect -f '{{.Config.Labels.inputs}}' "$image" 2>/dev/null)" = "$inputs" ] ||
+      binary_image "$image" "$base" "$folder/$1" "USER 65532:65532" "LABEL inputs=$inputs" >&2
+  fi
+  printf '%s\n' "$image"
+}
