@@ -32,23 +32,28 @@ import_base() {
   say "$base assembled"
 }
 
-# runtime_base: the image under every program of this project: glibc, OpenSSL, root certificates and a user, and no shell.
+# runtime_base: the image under every program of this project: glibc, OpenSSL, root certificates and a user, and no shell. Distroless
+# is the same thing where a registry has it.
 runtime_base() {
+  local official=gcr.io/distroless/cc-debian12:nonroot
+  if pullable $official; then
+    has_image $official || watched pull-runtime docker pull -q $official >&2
+    printf '%s\n' $official
+    return
+  fi
   base_image runtime "$(digest "$HERE/image.sh" "$HERE/image")" \
     debian_root --variant=extract --skip=cleanup --include=libc6,libgcc-s1,libstdc++6,libssl3,zlib1g,ca-certificates,tzdata \
     --extract-hook="$HERE/image/runtime-root"
 }
 
-# binary_image IMAGE BASE FILE [DOCKERFILE-LINE...]: an image with one program in /usr/local/bin that is its entry point.
+# binary_image IMAGE BASE FILE PROGRAM [DOCKERFILE-LINE...]: an image with FILE as /usr/local/bin/PROGRAM, its entry point.
 binary_image() {
-  local image=$1 base=$2 file=$3 context program
-  program=${1##*/}
-  program=${program%:*}
-  shift 3
+  local image=$1 base=$2 file=$3 program=$4 context
+  shift 4
   context=$(mktemp -d "$CACHE/context.XXXXXX")
-  cp "$file" "$context/program"
-  chmod 0755 "$context/program"
-  printf '%s\n' "FROM $base" "COPY program /usr/local/bin/$program" "ENTRYPOINT [\"/usr/local/bin/$program\"]" "$@" >"$context/Dockerfile"
+  cp "$file" "$context/$program"
+  chmod 0755 "$context/$program"
+  printf '%s\n' "FROM $base" "COPY $program /usr/local/bin/$program" "ENTRYPOINT [\"/usr/local/bin/$program\"]" "$@" >"$context/Dockerfile"
   docker build -q -t "$image" "$context" >/dev/null
   rm -r "$context"
 }
@@ -64,7 +69,7 @@ program_image() {
     base=$(runtime_base)
     inputs=$(digest_words "${folder##*/}" "$base")
     [ "$(docker image inspect -f '{{.Config.Labels.inputs}}' "$image" 2>/dev/null)" = "$inputs" ] ||
-      binary_image "$image" "$base" "$folder/$1" "USER 65532:65532" "LABEL inputs=$inputs" >&2
+      binary_image "$image" "$base" "$folder/$1" "$1" "USER 65532:65532" "LABEL inputs=$inputs"
   fi
   printf '%s\n' "$image"
 }

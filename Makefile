@@ -1,0 +1,26 @@
+# Each target is one script; `make help` lists them.
+cluster := e2e/cluster
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: ## a kind cluster with a pipeline in it: ends with an order placed and found
+	@$(cluster)/up
+
+.PHONY: down
+down: ## removes the cluster, and stops the container engine if `make up` started it
+	@$(cluster)/down
+
+.PHONY: cluster
+cluster: ## the kind cluster and its add-ons, nothing in it yet
+	@$(cluster)/packages && $(cluster)/engine && $(cluster)/tools && $(cluster)/create && $(cluster)/addons
+
+.PHONY: images
+images: ## makes the images, and copies them into the cluster
+	@$(cluster)/images && $(cluster)/load
+
+.PHONY: clean-cache
+clean-cache: ## removes everything that was built outside the repository (about 20 GB)
+	@$(cluster)/clean-cache
