@@ -11,6 +11,10 @@ use crate::order::Status;
 /// The aggregate type of every event of this pipeline.
 pub const AGGREGATE_TYPE: &str = "order";
 
+/// The PostgreSQL channel that is notified, without a payload, when the outbox may have new rows. A hint only: it is
+/// sent after the commit, for many rows at once, and may be lost.
+pub const WAKE_CHANNEL: &str = "commerce_outbox";
+
 /// Names of the Kafka headers.
 pub mod header {
     pub const SPEC_VERSION: &str = "ce_specversion";

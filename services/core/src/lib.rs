@@ -11,6 +11,7 @@ pub mod kafka;
 pub mod order;
 pub mod postgres;
 pub mod redis;
+pub mod search_cache;
 pub mod shutdown;
 pub mod telemetry;
 pub mod topics;

@@ -127,6 +127,22 @@ pub async fn drop_schema(options: &PgConnectOptions) -> Result<(), sqlx::Error> 
     Ok(())
 }
 
+/// Whether PostgreSQL could not be reached or could not take the work, so that the same call may succeed later.
+#[must_use]
+pub fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        // The answer broke off in the middle of a message.
+        sqlx::Error::Protocol(_) => true,
+        // 08: connection, 25006: a standby, 40: deadlock and the like, 53: out of resources, 57: cancelled, starting or
+        // stopping. https://www.postgresql.org/docs/current/errcodes-appendix.html
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code == "25006" || ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))),
+        _ => false,
+    }
+}
+
 fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|found| found == code)
 }
