@@ -41,8 +41,16 @@ runtime_base() {
     printf '%s\n' $official
     return
   fi
-  base_image runtime "$(digest "$HERE/image.sh" "$HERE/image")" \
-    debian_root --variant=extract --skip=cleanup --include=libc6,libgcc-s1,libstdc++6,libssl3,zlib1g,ca-certificates,tzdata \
+  debian_base runtime
+}
+
+# shell_base: the same with a shell and its usual companions, for a program that a script runs.
+shell_base() { debian_base runtime-shell ,busybox-static; }
+
+# debian_base NAME [,PACKAGE...]
+debian_base() {
+  base_image "$1" "$(digest "$HERE/image.sh" "$HERE/image")" \
+    debian_root --variant=extract --skip=cleanup --include="libc6,libgcc-s1,libstdc++6,libssl3,zlib1g,ca-certificates,tzdata${2:-}" \
     --extract-hook="$HERE/image/runtime-root"
 }
 
@@ -58,15 +66,16 @@ binary_image() {
   rm -r "$context"
 }
 
-# program_image NAME VERSION OFFICIAL: the image of another project's program: its own where a registry has it, else built by go-build.
+# program_image NAME VERSION OFFICIAL [BASE-FUNCTION]: the image of another project's program: its own where a registry has it, else built
+# by go-build, on what the function (runtime_base) gives.
 program_image() {
-  local image=$REGISTRY/$1:$2 official=$3 folder base inputs
+  local image=$REGISTRY/$1:$2 official=$3 base_function=${4:-runtime_base} folder base inputs
   if pullable "$official"; then
     has_image "$official" || watched "pull-$1" docker pull -q "$official" >&2
     docker tag "$official" "$image"
   else
     folder=$("$HERE/go-build" "$1")
-    base=$(runtime_base)
+    base=$($base_function)
     inputs=$(digest_words "${folder##*/}" "$base")
     [ "$(docker image inspect -f '{{.Config.Labels.inputs}}' "$image" 2>/dev/null)" = "$inputs" ] ||
       binary_image "$image" "$base" "$folder/$1" "$1" "USER 65532:65532" "LABEL inputs=$inputs"
