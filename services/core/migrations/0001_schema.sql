@@ -63,6 +63,25 @@ create index outbox_log_by_xid on outbox_log (xid, outbox_id);
 -- A partition that is missing never stops an order: rows without one of their own land here.
 create table outbox_log_default partition of outbox_log default;
 
+-- Makes the partition of one day (UTC); false where it exists. Attaching, unlike `create table … partition of`, leaves
+-- readers and writers of the log alone.
+create function outbox_log_add_partition(day date) returns boolean language plpgsql as $$
+declare
+    partition text := 'outbox_log_' || to_char(day, 'YYYYMMDD');
+begin
+    if to_regclass(partition) is not null then
+        return false;
+    end if;
+    execute format('create table %I (like outbox_log including defaults)', partition);
+    execute format('alter table outbox_log attach partition %I for values from (%L) to (%L)',
+        partition, day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC');
+    return true;
+end
+$$;
+
+-- The relay goes on from here, some days ahead.
+select outbox_log_add_partition((now() at time zone 'UTC')::date + day) from generate_series(0, 2) day;
+
 -- One row. All rows visible in `snapshot` are published; of those visible in `window_snapshot` but not in `snapshot`,
 -- the ones with outbox_id <= position. The holder of the lease proves itself by `token` on every update.
 create table relay_checkpoint (
@@ -89,6 +108,8 @@ create table relay_progress (
 create index relay_progress_by_xmax on relay_progress (pg_snapshot_xmax(window_snapshot), sent_at);
 
 -- What Kafka refused (last_error is set), and the later events of the same aggregate that wait behind it (it is not).
+-- The first unsent event of each aggregate is tried again at next_attempt_at. A row stays when its event has been sent
+-- after all: it is the only place that knows when.
 create table outbox_parked (
     outbox_id       bigint      primary key,
     xid             xid8        not null,
@@ -97,10 +118,11 @@ create table outbox_parked (
     attempts        integer     not null default 0,
     last_error      text,
     next_attempt_at timestamptz,
-    parked_at       timestamptz not null default now()
+    parked_at       timestamptz not null default now(),
+    sent_at         timestamptz(0)
 );
 
-create index outbox_parked_by_aggregate on outbox_parked (aggregate_type, aggregate_id, outbox_id);
+create index outbox_parked_by_aggregate on outbox_parked (aggregate_type, aggregate_id, outbox_id) where sent_at is null;
 
 create view outbox_events as
 select log.outbox_id,
@@ -114,6 +136,7 @@ select log.outbox_id,
        log.correlation_id,
        log.created_at,
        case
+           when parked.sent_at is not null then 'SENT'
            when parked.last_error is not null then 'FAILED'
            when parked.outbox_id is not null then 'NEW'
            when pg_visible_in_snapshot(log.xid, checkpoint.snapshot) then 'SENT'
@@ -122,7 +145,7 @@ select log.outbox_id,
                and log.outbox_id <= checkpoint.position then 'SENT'
            else 'NEW'
        end as status,
-       case when parked.outbox_id is null then (
+       case when parked.outbox_id is not null then parked.sent_at else (
            select progress.sent_at
              from relay_progress progress
             where pg_snapshot_xmax(progress.window_snapshot) > log.xid

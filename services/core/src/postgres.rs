@@ -121,6 +121,7 @@ pub async fn drop_schema(options: &PgConnectOptions) -> Result<(), sqlx::Error> 
             "drop view if exists outbox_events;
              drop table if exists outbox_parked, relay_progress, relay_checkpoint, outbox_log, orders, skus, products,
                                   _sqlx_migrations;
+             drop function if exists outbox_log_add_partition;
              drop sequence if exists outbox_log_id;",
         )
         .await?;
