@@ -17,6 +17,33 @@ down: ## removes the cluster, and stops the container engine if `make up` starte
 cluster: ## the kind cluster and its add-ons, nothing in it yet
 	@$(cluster)/packages && $(cluster)/engine && $(cluster)/tools && $(cluster)/create && $(cluster)/addons
 
+.PHONY: test
+test: lint unit up e2e ## every test, the cluster's included
+
+.PHONY: lint
+lint: ## formatting, clippy, shellcheck, dependencies' licences and bans
+	@$(cluster)/packages
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	shellcheck -x $(cluster)/lib.sh $$(grep -lE '^#!.*(bash|sh)$$' -r $(cluster) .ci)
+	@$(cluster)/cargo-deny --all-features check bans licenses sources
+
+.PHONY: unit
+unit: ## tests without a cluster: the stores run as local processes
+	@$(cluster)/packages && $(cluster)/stores >/dev/null && $(cluster)/tools >/dev/null
+	cargo test --workspace --locked
+
+.PHONY: dev
+dev: ## stores and services as plain processes, without a container engine, until Ctrl-C
+	@$(cluster)/packages && $(cluster)/stores >/dev/null
+	cargo build --locked --bin api --bin relay --bin indexer
+	cargo run --locked -q -p commerce-e2e --bin dev
+
+.PHONY: generate
+generate: ## writes what is made from the code: crds/, docs/crd.md, the charts' tables and schema
+	cargo run --locked -q -p commerce-operator --bin crdgen
+	cargo run --locked -q -p commerce-e2e --bin chartdocs
+
 .PHONY: images
 images: ## makes the images, and copies them into the cluster
 	@$(cluster)/images && $(cluster)/load
