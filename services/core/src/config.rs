@@ -15,6 +15,13 @@ pub struct Env {
     problems: Vec<String>,
 }
 
+/// A PEM document: in a file, as the services get it, or in memory, as the operator reads it from a Secret.
+#[derive(Debug, Clone)]
+pub enum Pem {
+    File(PathBuf),
+    Text(SecretString),
+}
+
 /// All that was wrong with the configuration, one line each.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is not usable:{}", self.problems.iter().fold(String::new(), |mut text, problem| {

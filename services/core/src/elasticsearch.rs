@@ -1,6 +1,6 @@
 //! How to reach Elasticsearch.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use elasticsearch::{
     Elasticsearch,
@@ -15,7 +15,7 @@ use elasticsearch::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use crate::config::Env;
+use crate::config::{Env, Pem};
 
 /// Where Elasticsearch is, how to prove who we are, and the alias that reads and writes go through.
 #[derive(Debug, Clone)]
@@ -23,8 +23,8 @@ pub struct ElasticsearchConfig {
     pub url: Url,
     pub username: Option<String>,
     pub password: Option<SecretString>,
-    /// PEM file of the authority that signed the server's certificate; the system's authorities where absent.
-    pub ca_file: Option<PathBuf>,
+    /// The authority that signed the server's certificate; the system's authorities where absent.
+    pub ca: Option<Pem>,
     /// The alias.
     pub index: String,
 }
@@ -44,7 +44,7 @@ impl ElasticsearchConfig {
     /// No credentials: for tests and local runs.
     #[must_use]
     pub fn open(url: Url, index: impl Into<String>) -> Self {
-        Self { url, username: None, password: None, ca_file: None, index: index.into() }
+        Self { url, username: None, password: None, ca: None, index: index.into() }
     }
 
     /// Reads the `ELASTICSEARCH_…` variables.
@@ -62,9 +62,9 @@ impl ElasticsearchConfig {
         if username.is_some() != password.is_some() {
             env.problem("ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD(_FILE) go together; only one is set");
         }
-        let ca_file = env.optional_file("ELASTICSEARCH_CA_FILE");
+        let ca = env.optional_file("ELASTICSEARCH_CA_FILE").map(Pem::File);
         let index = env.optional_text("ELASTICSEARCH_INDEX").unwrap_or_else(|| "orders".to_owned());
-        Some(Self { url: url?, username, password, ca_file, index })
+        Some(Self { url: url?, username, password, ca, index })
     }
 
     /// A client; no call on it takes longer than `timeout`.
@@ -77,8 +77,12 @@ impl ElasticsearchConfig {
         if let (Some(username), Some(password)) = (&self.username, &self.password) {
             builder = builder.auth(Credentials::Basic(username.clone(), password.expose_secret().to_owned()));
         }
-        if let Some(path) = &self.ca_file {
-            let pem = std::fs::read(path).map_err(|error| Error::Client(format!("reading {}: {error}", path.display())))?;
+        if let Some(ca) = &self.ca {
+            let pem = match ca {
+                Pem::File(path) => std::fs::read(path)
+                    .map_err(|error| Error::Client(format!("reading {}: {error}", path.display())))?,
+                Pem::Text(text) => text.expose_secret().as_bytes().to_vec(),
+            };
             let certificate = Certificate::from_pem(&pem).map_err(|error| client_error(&error))?;
             builder = builder.cert_validation(CertificateValidation::Full(certificate));
         }

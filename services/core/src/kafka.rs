@@ -1,11 +1,9 @@
 //! How to reach Kafka.
 
-use std::path::PathBuf;
-
 use rdkafka::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::Env;
+use crate::config::{Env, Pem};
 
 /// Where Kafka is, how to prove who we are, and the prefix of this pipeline's topics.
 #[derive(Debug, Clone)]
@@ -18,12 +16,12 @@ pub struct KafkaConfig {
     pub sasl: Option<Sasl>,
 }
 
-/// TLS towards the brokers; without `ca_file` the system's authorities are trusted.
+/// TLS towards the brokers; without `ca` the system's authorities are trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    pub ca_file: Option<PathBuf>,
-    /// PEM files of the client's certificate and key, for mutual TLS.
-    pub certificate: Option<(PathBuf, PathBuf)>,
+    pub ca: Option<Pem>,
+    /// The client's certificate and key, for mutual TLS.
+    pub certificate: Option<(Pem, Pem)>,
 }
 
 /// SASL credentials; `mechanism` is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
@@ -87,12 +85,13 @@ impl KafkaConfig {
         };
         client.set("security.protocol", protocol);
         if let Some(tls) = &self.tls {
-            if let Some(ca) = &tls.ca_file {
-                client.set("ssl.ca.location", ca.to_string_lossy());
-            }
-            if let Some((certificate, key)) = &tls.certificate {
-                client.set("ssl.certificate.location", certificate.to_string_lossy());
-                client.set("ssl.key.location", key.to_string_lossy());
+            let (certificate, key) = tls.certificate.as_ref().map(|(certificate, key)| (certificate, key)).unzip();
+            for (setting, pem) in [("ssl.ca", tls.ca.as_ref()), ("ssl.certificate", certificate), ("ssl.key", key)] {
+                match pem {
+                    Some(Pem::File(path)) => client.set(format!("{setting}.location"), path.to_string_lossy()),
+                    Some(Pem::Text(text)) => client.set(format!("{setting}.pem"), text.expose_secret()),
+                    None => &mut client,
+                };
             }
         }
         if let Some(sasl) = &self.sasl {
@@ -107,13 +106,13 @@ impl KafkaConfig {
 
 impl Tls {
     fn from_env(env: &mut Env) -> Self {
-        let ca_file = env.optional_file("KAFKA_CA_FILE");
+        let ca = env.optional_file("KAFKA_CA_FILE").map(Pem::File);
         let certificate = env.optional_file("KAFKA_CERTIFICATE_FILE");
         let key = env.optional_file("KAFKA_KEY_FILE");
         if certificate.is_some() != key.is_some() {
             env.problem("KAFKA_CERTIFICATE_FILE and KAFKA_KEY_FILE go together; only one is set");
         }
-        Self { ca_file, certificate: certificate.zip(key) }
+        Self { ca, certificate: certificate.map(Pem::File).zip(key.map(Pem::File)) }
     }
 }
 
