@@ -1,0 +1,58 @@
+//! The operator's configuration, from environment variables.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use commerce_core::{
+    admin,
+    config::{ConfigError, Env},
+    telemetry::LogConfig,
+};
+
+use crate::context::Settings;
+
+/// The operator's configuration.
+#[derive(Clone, Debug)]
+pub struct OperatorConfig {
+    pub log: LogConfig,
+    pub admin: SocketAddr,
+    /// The one namespace to serve; all if absent.
+    pub watch_namespace: Option<String>,
+    /// This replica's name, for the Lease and for events.
+    pub identity: String,
+    /// Where the Lease is; the client's default if absent.
+    pub namespace: Option<String>,
+    /// Pipelines that are worked on at the same time.
+    pub concurrency: u16,
+    pub settings: Settings,
+}
+
+impl OperatorConfig {
+    /// Reads `WATCH_NAMESPACE`, `POD_NAME`, `POD_NAMESPACE`, `RECONCILE_CONCURRENCY`, `PROBE_INTERVAL`, `DRIFT_INTERVAL`, and
+    /// what all programs read: `LOG_LEVEL`, `LOG_FORMAT`, `ADMIN_ADDR`.
+    pub fn from_env(mut env: Env) -> Result<Self, ConfigError> {
+        let log = LogConfig::from_env(&mut env);
+        let admin = admin::address_from_env(&mut env);
+        let watch_namespace = env.optional_text("WATCH_NAMESPACE");
+        let process = || format!("commerce-operator-{}", std::process::id());
+        let identity = env.optional_text("POD_NAME").unwrap_or_else(process);
+        let namespace = env.optional_text("POD_NAMESPACE");
+        let concurrency = env.number("RECONCILE_CONCURRENCY", 4, 1, 64);
+        let probe_interval = env.duration("PROBE_INTERVAL", Duration::from_secs(30));
+        let drift_interval = env.duration("DRIFT_INTERVAL", Duration::from_secs(300));
+        env.finish(|| {
+            Some(Self {
+                log: log?,
+                admin: admin?,
+                watch_namespace,
+                identity,
+                namespace,
+                concurrency: concurrency?,
+                settings: Settings {
+                    probe_interval: probe_interval?,
+                    drift_interval: drift_interval?,
+                },
+            })
+        })
+    }
+}

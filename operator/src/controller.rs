@@ -1,0 +1,132 @@
+//! When a pipeline is looked at: on its own changes, on changes of its children (deletions included) and of the Secrets that
+//! it refers to, and on a timer for what sends no events.
+//!
+//! All watches are of metadata only, which is small and always readable; a pass reads what it needs.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        batch::v1::Job,
+        core::v1::{Secret, Service, ServiceAccount},
+        networking::v1::Ingress,
+        policy::v1::PodDisruptionBudget,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::PartialObjectMeta,
+    runtime::{
+        Config, Controller, Predicate as _, WatchStreamExt as _,
+        controller::{self, Action},
+        predicates,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
+};
+use rand::Rng as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    context::{Context, Watched},
+    metrics::Reason,
+    reconcile::{error::Error, names::MANAGER, reconcile},
+};
+
+/// Events that come within this time lead to one pass.
+const DEBOUNCE: Duration = Duration::from_millis(250);
+/// Pause after the first failure; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Watches and reconciles until `stop`, then finishes the passes under way.
+pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u16, stop: CancellationToken) {
+    let client = &context.client;
+    let (reader, writer) = reflector::store();
+    let pipelines = watcher(scoped::<Watched>(client, namespace), watcher::Config::default())
+        .modify(|pipeline| pipeline.managed_fields_mut().clear())
+        .reflect(writer)
+        .applied_objects()
+        // Its own status is no news to the operator.
+        .predicate_filter(
+            predicates::generation
+                .combine(predicates::annotations)
+                .combine(predicates::finalizers),
+            kube::runtime::PredicateConfig::default(),
+        );
+    let memory = Arc::clone(&context.memory);
+    let secrets = watcher(
+        scoped::<PartialObjectMeta<Secret>>(client, namespace),
+        watcher::Config::default(),
+    )
+    .touched_objects();
+    let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+
+    Controller::for_stream(pipelines, reader)
+        .with_config(Config::default().concurrency(concurrency).debounce(DEBOUNCE))
+        .owns(scoped::<Deployment>(client, namespace), ours())
+        .owns(scoped::<Job>(client, namespace), ours())
+        .owns(scoped::<Service>(client, namespace), ours())
+        .owns(scoped::<ServiceAccount>(client, namespace), ours())
+        .owns(scoped::<PodDisruptionBudget>(client, namespace), ours())
+        .owns(scoped::<Ingress>(client, namespace), ours())
+        .watches_stream(secrets, move |secret| {
+            memory.referrers(&secret.namespace().unwrap_or_default(), &secret.name_any())
+        })
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(pass, pause, context)
+        .for_each(|result| async {
+            match result {
+                Ok(_)
+                | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => tracing::warn!(%error, "watching the cluster; trying again"),
+            }
+        })
+        .await;
+}
+
+async fn pass(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Error> {
+    let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
+    let started = Instant::now();
+    let result = reconcile(&namespace, &name, &context).await;
+    context.metrics.reconciles.inc();
+    context.metrics.seconds.observe(started.elapsed().as_secs_f64());
+    match &result {
+        Ok(_) => context.memory.succeeded(&ObjectRef::from_obj(&*watched)),
+        Err(error) => {
+            context
+                .metrics
+                .errors
+                .get_or_create(&Reason {
+                    reason: error.reason(),
+                })
+                .inc();
+            tracing::warn!(namespace, name, reason = error.reason(), %error, "a pass ended early");
+        }
+    }
+    result
+}
+
+/// How long to wait after a failed pass: longer each time, and not the same for all.
+#[allow(clippy::needless_pass_by_value)]
+fn pause(watched: Arc<Watched>, _: &Error, context: Arc<Context>) -> Action {
+    let attempts = context.memory.failed(&ObjectRef::from_obj(&*watched));
+    let pause = FIRST_PAUSE
+        .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)))
+        .min(LONGEST_PAUSE);
+    Action::requeue(pause.mul_f64(rand::rng().random_range(0.5..1.0)))
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}

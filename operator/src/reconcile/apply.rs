@@ -1,0 +1,137 @@
+//! Fourth station: makes the cluster's objects what they should be, by server-side apply, and only where they are not.
+//!
+//! Each applied object carries a fingerprint of itself. An object is left alone when everything that would be applied is in
+//! it, the fingerprint included: so a removed field is noticed by the fingerprint, an edited one by the comparison, and a
+//! pass in which nothing changed writes nothing, after a restart of the operator too.
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    error::Error,
+    names::{self, APPLIED, MANAGER},
+};
+
+/// Makes `desired` true, and gives the object as it then is.
+pub async fn apply<K>(client: &Client, desired: &K, live: &[K]) -> Result<K, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Serialize
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let name = desired.name_any();
+    let failed = |source| Error::ApplyFailed {
+        kind: K::kind(&()).into_owned(),
+        name: name.clone(),
+        source,
+    };
+    let body = marked(desired).map_err(|error| failed(kube::Error::SerdeError(error)))?;
+    let live = live.iter().find(|live| live.name_any() == name);
+    if let Some(live) = live {
+        let actual = serde_json::to_value(live).map_err(|error| failed(kube::Error::SerdeError(error)))?;
+        if contains(&actual, &body) {
+            return Ok(live.clone());
+        }
+    }
+    let api: Api<K> = Api::namespaced(client.clone(), &desired.namespace().unwrap_or_default());
+    let applied = api
+        .patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body))
+        .await
+        .map_err(failed)?;
+    tracing::info!(kind = %K::kind(&()), name, existed = live.is_some(), "applied");
+    Ok(applied)
+}
+
+/// Deletes the children in `live` whose names `keep` refuses.
+pub async fn prune<K>(client: &Client, live: &[K], keep: impl Fn(&str) -> bool) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    for child in live
+        .iter()
+        .filter(|child| !keep(&child.name_any()) && child.meta().deletion_timestamp.is_none())
+    {
+        let name = child.name_any();
+        let api: Api<K> = Api::namespaced(client.clone(), &child.namespace().unwrap_or_default());
+        match api.delete(&name, &DeleteParams::background()).await {
+            Ok(_) => tracing::info!(kind = %K::kind(&()), name, "deleted"),
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(source) => {
+                return Err(Error::ApplyFailed {
+                    kind: K::kind(&()).into_owned(),
+                    name,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The object as it is applied: with its fingerprint.
+fn marked<K: Serialize>(desired: &K) -> Result<Value, serde_json::Error> {
+    let mut body = serde_json::to_value(desired)?;
+    let fingerprint = names::hex(&Sha256::digest(body.to_string()), 16);
+    if !body["metadata"]["annotations"].is_object() {
+        body["metadata"]["annotations"] = Value::Object(serde_json::Map::new());
+    }
+    body["metadata"]["annotations"][APPLIED] = Value::String(fingerprint);
+    Ok(body)
+}
+
+/// Whether all of `desired` is in `actual`. Lists must agree in length and order, and what is empty may be absent.
+fn contains(actual: &Value, desired: &Value) -> bool {
+    match (actual, desired) {
+        (Value::Object(actual), Value::Object(desired)) => desired
+            .iter()
+            .all(|(key, desired)| contains(actual.get(key).unwrap_or(&Value::Null), desired)),
+        (Value::Array(actual), Value::Array(desired)) => {
+            actual.len() == desired.len()
+                && actual
+                    .iter()
+                    .zip(desired)
+                    .all(|(actual, desired)| contains(actual, desired))
+        }
+        (Value::Null, Value::Object(desired)) => desired.is_empty(),
+        (Value::Null, Value::Array(desired)) => desired.is_empty(),
+        (actual, desired) => actual == desired,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::contains;
+
+    #[test]
+    fn defaults_of_the_api_server_are_no_difference() {
+        let desired = json!({"spec": {"ports": [{"port": 80}], "volumes": []}});
+        let actual =
+            json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "type": "ClusterIP"}, "status": {}});
+        assert!(contains(&actual, &desired));
+    }
+
+    #[test]
+    fn an_edited_removed_or_added_entry_is_a_difference() {
+        let desired = json!({"spec": {"replicas": 2, "ports": [{"port": 80}]}});
+        for actual in [
+            json!({"spec": {"replicas": 3, "ports": [{"port": 80}]}}),
+            json!({"spec": {"replicas": 2}}),
+            json!({"spec": {"replicas": 2, "ports": [{"port": 80}, {"port": 81}]}}),
+        ] {
+            assert!(!contains(&actual, &desired), "{actual}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the services are told of the stores: addresses as environment variables, secrets as files that variables name.
+
+use k8s_openapi::api::core::v1::EnvVar;
+
+use super::{
+    super::validate::{Elasticsearch, Kafka, Pipeline, Postgres, Redis},
+    pod::{Mount, path, variable},
+};
+
+/// Variables and mounted files of a container.
+#[derive(Default)]
+pub struct Environment<'a> {
+    pub variables: Vec<EnvVar>,
+    pub mounts: Vec<Mount<'a>>,
+}
+
+impl<'a> Environment<'a> {
+    /// Adds a variable.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.variables.push(variable(name, value.to_string()));
+        self
+    }
+
+    pub fn postgres(mut self, postgres: &'a Postgres) -> Self {
+        for at in &postgres.files {
+            self.variables
+                .push(variable("DATABASE_URL_FILE", path("postgres", &at.key)));
+            self.mounts.push(Mount {
+                store: "postgres",
+                files: vec![(at.key.clone(), at)],
+            });
+        }
+        self.set("DATABASE_POOL_SIZE", postgres.pool_size)
+    }
+
+    pub fn kafka(mut self, kafka: &'a Kafka) -> Self {
+        let connect = &kafka.connect;
+        let protocol = match (&connect.tls, &connect.sasl) {
+            (None, None) => "PLAINTEXT",
+            (Some(_), None) => "SSL",
+            (None, Some(_)) => "SASL_PLAINTEXT",
+            (Some(_), Some(_)) => "SASL_SSL",
+        };
+        self = self
+            .set("KAFKA_BOOTSTRAP_SERVERS", &connect.bootstrap_servers)
+            .set("KAFKA_TOPIC_PREFIX", &connect.topic_prefix)
+            .set("KAFKA_SECURITY_PROTOCOL", protocol);
+        if let Some(sasl) = &connect.sasl {
+            self = self
+                .set("KAFKA_SASL_MECHANISM", &sasl.mechanism)
+                .set("KAFKA_SASL_USERNAME", &sasl.username);
+        }
+        let (certificate, key) = kafka.certificate.as_ref().map(|(c, k)| (c, k)).unzip();
+        let mut files = Vec::new();
+        for (name, file, at) in [
+            ("KAFKA_SASL_PASSWORD_FILE", "password", kafka.password.as_ref()),
+            ("KAFKA_CA_FILE", "ca.crt", kafka.ca.as_ref()),
+            ("KAFKA_CERTIFICATE_FILE", "tls.crt", certificate),
+            ("KAFKA_KEY_FILE", "tls.key", key),
+        ] {
+            if let Some(at) = at {
+                self = self.set(name, path("kafka", file));
+                files.push((file.to_owned(), at));
+            }
+        }
+        self.mount("kafka", files)
+    }
+
+    pub fn elasticsearch(mut self, elasticsearch: &'a Elasticsearch) -> Self {
+        self = self
+            .set("ELASTICSEARCH_URL", &elasticsearch.url)
+            .set("ELASTICSEARCH_INDEX", &elasticsearch.index.name);
+        if let Some(username) = &elasticsearch.connect.username {
+            self = self.set("ELASTICSEARCH_USERNAME", username);
+        }
+        let mut files = Vec::new();
+        for (name, file, at) in [
+            (
+                "ELASTICSEARCH_PASSWORD_FILE",
+                "password",
+                elasticsearch.password.as_ref(),
+            ),
+            ("ELASTICSEARCH_CA_FILE", "ca.crt", elasticsearch.ca.as_ref()),
+        ] {
+            if let Some(at) = at {
+                self = self.set(name, path("elasticsearch", file));
+                files.push((file.to_owned(), at));
+            }
+        }
+        self.mount("elasticsearch", files)
+    }
+
+    pub fn redis(mut self, redis: &'a Redis) -> Self {
+        for at in &redis.files {
+            self.variables
+                .push(variable("REDIS_URL_FILE", path("redis", &at.key)));
+            self.mounts.push(Mount {
+                store: "redis",
+                files: vec![(at.key.clone(), at)],
+            });
+        }
+        self.set("REDIS_KEY_PREFIX", &redis.connect.key_prefix)
+    }
+
+    fn mount(
+        mut self,
+        store: &'static str,
+        files: Vec<(String, &'a super::super::secrets::SecretKey)>,
+    ) -> Self {
+        if !files.is_empty() {
+            self.mounts.push(Mount { store, files });
+        }
+        self
+    }
+}
+
+/// The API's variables and files.
+pub fn api(pipeline: &Pipeline) -> Environment<'_> {
+    Environment::default()
+        .set("HTTP_ADDR", "0.0.0.0:8080")
+        .postgres(&pipeline.postgres)
+        .elasticsearch(&pipeline.elasticsearch)
+        .redis(&pipeline.redis)
+        .set("IDEMPOTENCY_TTL", &pipeline.redis.idempotency_ttl)
+        .set("SEARCH_CACHE_TTL", &pipeline.redis.search_cache_ttl)
+}
+
+/// The relay's variables and files.
+pub fn relay(pipeline: &Pipeline) -> Environment<'_> {
+    Environment::default()
+        .postgres(&pipeline.postgres)
+        .kafka(&pipeline.kafka)
+        .set("RELAY_BATCH_SIZE", pipeline.relay_batch_size)
+        .set("RELAY_POLL_INTERVAL", &pipeline.relay_poll_interval)
+}
+
+/// The indexer's variables and files.
+pub fn indexer(pipeline: &Pipeline) -> Environment<'_> {
+    Environment::default()
+        .kafka(&pipeline.kafka)
+        // Pipelines that share a Kafka cluster must not share a group: each would get only some of its partitions.
+        .set(
+            "KAFKA_GROUP_ID",
+            format!("{}.{}.indexer", pipeline.namespace, pipeline.name),
+        )
+        .elasticsearch(&pipeline.elasticsearch)
+        .redis(&pipeline.redis)
+        .set("INDEXER_BULK_MAX_DOCUMENTS", pipeline.bulk_max_documents)
+        .set("INDEXER_BULK_MAX_BYTES", pipeline.bulk_max_bytes)
+        .set("INDEXER_BULK_MAX_DELAY", &pipeline.bulk_max_delay)
+}
+
+/// The migration's variables and files.
+pub fn migrate(pipeline: &Pipeline) -> Environment<'_> {
+    Environment::default().postgres(&pipeline.postgres)
+}

@@ -1,0 +1,88 @@
+//! What stops a pass, one variant for each station. The variant's name is the reason in conditions and events.
+
+use super::validate::Invalid;
+
+/// A step that failed. It is tried again, later and later.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("reading {what}: {source}")]
+    FetchFailed { what: &'static str, source: kube::Error },
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("{0}")]
+    StoresUnreachable(String),
+    #[error("{0}")]
+    MigrationFailed(String),
+    #[error("{0}")]
+    TopicsFailed(String),
+    #[error("{0}")]
+    IndexFailed(String),
+    #[error("applying {kind} {name}: {source}")]
+    ApplyFailed {
+        kind: String,
+        name: String,
+        source: kube::Error,
+    },
+    #[error("writing the status: {0}")]
+    StatusFailed(#[source] kube::Error),
+    #[error("{0}")]
+    CleanupFailed(String),
+    #[error("changing the finalizer: {0}")]
+    FinalizerFailed(#[source] kube::Error),
+    #[error(
+        "this operator can't read the resource: {0}; bring the operator and the CRD to the same version, or correct the field"
+    )]
+    Unreadable(String),
+}
+
+impl Error {
+    /// In one word, for conditions, events and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::FetchFailed { .. } => "FetchFailed",
+            Self::Invalid(invalid) => invalid.reason(),
+            Self::StoresUnreachable(_) => "StoresUnreachable",
+            Self::MigrationFailed(_) => "MigrationFailed",
+            Self::TopicsFailed(_) => "TopicsFailed",
+            Self::IndexFailed(_) => "IndexFailed",
+            Self::ApplyFailed { .. } => "ApplyFailed",
+            Self::StatusFailed(_) => "StatusFailed",
+            Self::CleanupFailed(_) => "CleanupFailed",
+            Self::FinalizerFailed(_) => "FinalizerFailed",
+            Self::Unreadable(_) => "Unreadable",
+        }
+    }
+}
+
+/// Why a pass ends before its last station.
+#[derive(Debug)]
+pub enum Stop {
+    /// Something that takes its time: its end wakes the pipeline.
+    Waiting {
+        reason: &'static str,
+        message: String,
+    },
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// An error with all its causes, each said once.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

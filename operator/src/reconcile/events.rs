@@ -1,0 +1,85 @@
+//! Tells changes of conditions as events, so that `kubectl describe` shows what happened and when.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{
+    Resource as _,
+    runtime::events::{Event, EventType, Recorder},
+};
+
+use super::status::READY;
+use crate::crd::{CommercePipeline, CommercePipelineStatus};
+
+/// Reasons of conditions that do not hold yet, without anything being wrong.
+const PATIENT: [&str; 8] = [
+    "NotReached",
+    "Migrating",
+    "WaitingForMigration",
+    "Starting",
+    "RollingOut",
+    "Suspended",
+    "Deleting",
+    "ScaledToZero",
+];
+
+/// Longest note that the API server takes.
+const NOTE: usize = 1024;
+
+/// The events for what changed between two statuses.
+#[must_use]
+pub fn changes(before: Option<&CommercePipelineStatus>, after: &CommercePipelineStatus) -> Vec<Event> {
+    let known = |condition: &Condition| {
+        before
+            .into_iter()
+            .flat_map(|status| &status.conditions)
+            .any(|old| {
+                (&old.type_, &old.status, &old.reason)
+                    == (&condition.type_, &condition.status, &condition.reason)
+            })
+    };
+    // What keeps the pipeline from being ready is told by the step that failed.
+    let said_elsewhere = |condition: &Condition| {
+        condition.type_ == READY
+            && condition.status != "True"
+            && after
+                .conditions
+                .iter()
+                .any(|other| other.type_ != READY && other.reason == condition.reason)
+    };
+    after
+        .conditions
+        .iter()
+        .filter(|condition| {
+            !known(condition) && !said_elsewhere(condition) && condition.reason != "NotReached"
+        })
+        .map(|condition| {
+            let fine = condition.status == "True" && condition.reason != "RolloutStuck";
+            let normal = fine || PATIENT.contains(&condition.reason.as_str());
+            event(normal, &condition.reason, &condition.type_, &condition.message)
+        })
+        .collect()
+}
+
+/// An event; `action` is what the operator was at.
+#[must_use]
+pub fn event(normal: bool, reason: &str, action: &str, note: &str) -> Event {
+    Event {
+        type_: if normal {
+            EventType::Normal
+        } else {
+            EventType::Warning
+        },
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(NOTE).collect()),
+        action: action.to_owned(),
+        secondary: None,
+    }
+}
+
+/// Publishes events. That one can't be written is no reason to stop: a namespace that is being deleted takes none.
+pub async fn publish(recorder: &Recorder, resource: &CommercePipeline, events: Vec<Event>) {
+    for event in events {
+        if let Err(error) = recorder.publish(&event, &resource.object_ref(&())).await {
+            tracing::warn!(%error, reason = event.reason, "an event could not be written");
+        }
+    }
+}

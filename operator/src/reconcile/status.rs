@@ -1,0 +1,239 @@
+//! Last station: what was found, as conditions that a person can act on. Pure: the previous status and the findings give the
+//! next status, and where nothing changed the two are equal, so nothing is written.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{
+    Api, Client, Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    error::{Error, Stop},
+    health::Health,
+    names::{Component, MANAGER},
+};
+use crate::crd::{CommercePipeline, CommercePipelineStatus, ComponentStatus, IndexStatus, TopicStatus};
+
+/// Condition types.
+pub const READY: &str = "Ready";
+pub const STORES: &str = "StoresReachable";
+pub const SCHEMA: &str = "SchemaReady";
+pub const TOPICS: &str = "TopicsReady";
+pub const INDEX: &str = "IndexReady";
+pub const SUSPENDED: &str = "Suspended";
+
+/// The steps before the workloads, in their order.
+const STEPS: [&str; 4] = [STORES, SCHEMA, TOPICS, INDEX];
+
+/// Condition type of a component.
+#[must_use]
+pub fn available(component: Component) -> &'static str {
+    match component {
+        Component::Api => "ApiAvailable",
+        Component::Relay => "RelayAvailable",
+        Component::Indexer => "IndexerAvailable",
+    }
+}
+
+/// What one step found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    status: &'static str,
+    pub reason: String,
+    pub message: String,
+}
+
+impl Finding {
+    pub fn yes(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            status: "True",
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+
+    pub fn no(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            status: "False",
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+
+    pub fn unknown(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            status: "Unknown",
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// What one pass found. A step that it did not look at is absent, and its condition stays as it was.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub steps: Vec<(&'static str, Finding)>,
+    pub components: Vec<Health>,
+    pub topics: Option<Vec<TopicStatus>>,
+    pub index: Option<IndexStatus>,
+    pub url: Option<String>,
+    pub prepared_for: Option<String>,
+    /// Why the pass ended early.
+    pub stop: Option<(&'static str, String)>,
+    pub suspended: bool,
+}
+
+impl Findings {
+    /// A step passed.
+    pub fn pass(&mut self, step: &'static str, reason: &'static str, message: impl Into<String>) {
+        self.steps.push((step, Finding::yes(reason, message)));
+    }
+
+    /// A step did not pass; `stop` says why.
+    pub fn stop(&mut self, step: Option<&'static str>, stop: &Stop) {
+        let (reason, message) = match stop {
+            Stop::Waiting { reason, message } => (*reason, message.clone()),
+            Stop::Failed(error) => (error.reason(), error.to_string()),
+        };
+        if let Some(step) = step {
+            self.steps.push((step, Finding::no(reason, message.clone())));
+        }
+        self.stop = Some((reason, message));
+    }
+}
+
+/// The status after a pass.
+#[must_use]
+pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> CommercePipelineStatus {
+    let previous = resource.status.clone().unwrap_or_default();
+    let generation = resource.metadata.generation;
+    let before = |kind: &str| {
+        previous
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind)
+    };
+
+    let mut conditions = Vec::new();
+    for step in STEPS {
+        let found = findings
+            .steps
+            .iter()
+            .find(|(kind, _)| *kind == step)
+            .map(|(_, finding)| finding.clone());
+        let waits = || Finding::unknown("NotReached", "waits for the steps before it");
+        match (found, before(step)) {
+            (Some(finding), _) => conditions.push(condition(step, finding, generation)),
+            (None, Some(kept)) => conditions.push(kept.clone()),
+            (None, None) => conditions.push(condition(step, waits(), generation)),
+        }
+    }
+    for health in &findings.components {
+        conditions.push(condition(
+            available(health.component),
+            health.finding.clone(),
+            generation,
+        ));
+    }
+    let ready = if findings.suspended {
+        before(READY).cloned().unwrap_or_else(|| {
+            condition(
+                READY,
+                Finding::unknown(SUSPENDED, "suspended before it was ready: set suspend: false"),
+                generation,
+            )
+        })
+    } else {
+        condition(READY, readiness(&conditions, findings), generation)
+    };
+    conditions.insert(0, ready);
+    if findings.suspended {
+        let message = "nothing is changed until suspend is false; what runs goes on running";
+        conditions.push(condition(SUSPENDED, Finding::yes(SUSPENDED, message), generation));
+    }
+    for condition in &mut conditions {
+        let kept = before(&condition.type_).filter(|kept| kept.status == condition.status);
+        condition.last_transition_time =
+            kept.map_or_else(|| now.clone(), |kept| kept.last_transition_time.clone());
+    }
+
+    let of = |component: Component, kept: Option<ComponentStatus>| {
+        findings
+            .components
+            .iter()
+            .find(|health| health.component == component)
+            .map(|health| health.status.clone())
+            .or(kept)
+    };
+    CommercePipelineStatus {
+        observed_generation: generation,
+        conditions,
+        api: of(Component::Api, previous.api),
+        relay: of(Component::Relay, previous.relay),
+        indexer: of(Component::Indexer, previous.indexer),
+        topics: findings.topics.clone().unwrap_or(previous.topics),
+        index: findings.index.clone().or(previous.index),
+        url: findings.url.clone().or(previous.url),
+        prepared_for: findings.prepared_for.clone().or(previous.prepared_for),
+    }
+}
+
+/// The first thing that is not as it should be, or that all is well.
+fn readiness(conditions: &[Condition], findings: &Findings) -> Finding {
+    if let Some((reason, message)) = &findings.stop {
+        return Finding::no(*reason, message.clone());
+    }
+    if let Some(bad) = conditions.iter().find(|condition| condition.status != "True") {
+        return Finding::no(bad.reason.clone(), format!("{}: {}", bad.type_, bad.message));
+    }
+    if let Some(health) = findings.components.iter().find(|health| health.rolling) {
+        return Finding::no(
+            health.finding.reason.clone(),
+            format!("{}: {}", health.component.as_str(), health.finding.message),
+        );
+    }
+    let url = findings.url.as_deref().unwrap_or_default();
+    Finding::yes("Running", format!("takes orders at {url}/orders"))
+}
+
+fn condition(kind: &str, finding: Finding, generation: Option<i64>) -> Condition {
+    Condition {
+        type_: kind.to_owned(),
+        status: finding.status.to_owned(),
+        reason: finding.reason,
+        message: finding.message,
+        observed_generation: generation,
+        // Set by `next`, which knows the previous one.
+        last_transition_time: Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// Writes the status, if it differs from the one that the resource has.
+pub async fn write(
+    client: &Client,
+    resource: &CommercePipeline,
+    status: &CommercePipelineStatus,
+) -> Result<bool, Error> {
+    if resource.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    let api: Api<CommercePipeline> =
+        Api::namespaced(client.clone(), &resource.namespace().unwrap_or_default());
+    let body = json!({
+        "apiVersion": CommercePipeline::api_version(&()),
+        "kind": CommercePipeline::kind(&()),
+        "metadata": { "name": resource.name_any() },
+        "status": status,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    match api
+        .patch_status(&resource.name_any(), &params, &Patch::Apply(&body))
+        .await
+    {
+        Ok(_) => Ok(true),
+        // Deleted meanwhile: there is nobody to tell.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        Err(source) => Err(Error::StatusFailed(source)),
+    }
+}

@@ -1,0 +1,186 @@
+//! The stores behind a pipeline, as far as the operator touches them: whether they answer, and the topics, the index and the
+//! schema that the pipeline needs. What a topic or an index looks like is `commerce_core`'s business.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use commerce_core::{
+    index::{self, IndexState},
+    postgres,
+    topics::{self, TopicState},
+};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::{
+    error::chain,
+    validate::{Elasticsearch, Kafka, Pipeline, Redis},
+};
+
+/// How long a store may take to answer before it counts as away.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// SQLSTATE of a database that does not exist. The migration creates it.
+const NO_DATABASE: &str = "3D000";
+
+/// A store that does not answer, or does not let us in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Away {
+    pub store: &'static str,
+    pub problem: String,
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.store, self.problem)
+    }
+}
+
+/// What the reconciler does in the stores. Errors are told to people, so they are text; they hold no credentials.
+#[async_trait]
+pub trait Stores: fmt::Debug + Send + Sync {
+    /// The stores that are away.
+    async fn away(&self, pipeline: &Pipeline) -> Vec<Away>;
+    /// The version of the schema, and the one that the services need.
+    async fn schema_version(&self, postgres: &PgConnectOptions) -> Result<(i64, i64), String>;
+    /// Makes the topics what they should be.
+    async fn ensure_topics(&self, kafka: &Kafka) -> Result<Vec<TopicState>, String>;
+    /// Makes template, index and alias what they should be.
+    async fn ensure_index(&self, elasticsearch: &Elasticsearch) -> Result<IndexState, String>;
+    /// Removes the topics with all their events.
+    async fn remove_topics(&self, kafka: &Kafka) -> Result<(), String>;
+    /// Removes alias, indices and template with all their documents.
+    async fn remove_index(&self, elasticsearch: &Elasticsearch) -> Result<(), String>;
+    /// Removes the tables with all their rows.
+    async fn remove_schema(&self, postgres: &PgConnectOptions) -> Result<(), String>;
+}
+
+/// The stores over the network.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Remote;
+
+#[async_trait]
+impl Stores for Remote {
+    async fn away(&self, pipeline: &Pipeline) -> Vec<Away> {
+        let (postgres, kafka, elasticsearch, redis) = tokio::join!(
+            limited(postgres_answers(&pipeline.postgres.connect)),
+            limited(async {
+                topics::partitions(&pipeline.kafka.connect)
+                    .await
+                    .map(drop)
+                    .map_err(|e| chain(&e))
+            }),
+            limited(elasticsearch_answers(&pipeline.elasticsearch)),
+            limited(redis_answers(&pipeline.redis)),
+        );
+        [
+            ("PostgreSQL", postgres),
+            ("Kafka", kafka),
+            ("Elasticsearch", elasticsearch),
+            ("Redis", redis),
+        ]
+        .into_iter()
+        .filter_map(|(store, result)| {
+            Some(Away {
+                store,
+                problem: result.err()?,
+            })
+        })
+        .collect()
+    }
+
+    async fn schema_version(&self, options: &PgConnectOptions) -> Result<(i64, i64), String> {
+        let found = limited(async {
+            let pool = PgPoolOptions::new()
+                .max_connections(1)
+                .connect_lazy_with(options.clone());
+            let version = postgres::schema_version(&pool)
+                .await
+                .map_err(|error| chain(&error));
+            pool.close().await;
+            version
+        });
+        Ok((found.await?, postgres::latest_version()))
+    }
+
+    async fn ensure_topics(&self, kafka: &Kafka) -> Result<Vec<TopicState>, String> {
+        topics::ensure(&kafka.connect, &kafka.topics)
+            .await
+            .map_err(|error| chain(&error))
+    }
+
+    async fn ensure_index(&self, elasticsearch: &Elasticsearch) -> Result<IndexState, String> {
+        let client = elasticsearch
+            .connect
+            .client(TIMEOUT)
+            .map_err(|error| chain(&error))?;
+        index::ensure(&client, &elasticsearch.index)
+            .await
+            .map_err(|error| chain(&error))
+    }
+
+    async fn remove_topics(&self, kafka: &Kafka) -> Result<(), String> {
+        topics::delete(&kafka.connect)
+            .await
+            .map_err(|error| chain(&error))
+    }
+
+    async fn remove_index(&self, elasticsearch: &Elasticsearch) -> Result<(), String> {
+        let client = elasticsearch
+            .connect
+            .client(TIMEOUT)
+            .map_err(|error| chain(&error))?;
+        index::delete(&client, &elasticsearch.index.name)
+            .await
+            .map_err(|error| chain(&error))
+    }
+
+    async fn remove_schema(&self, options: &PgConnectOptions) -> Result<(), String> {
+        limited(async {
+            match postgres::drop_schema(options).await {
+                Err(error) if is_missing_database(&error) => Ok(()),
+                other => other.map_err(|error| chain(&error)),
+            }
+        })
+        .await
+    }
+}
+
+async fn limited<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let late = |_| Err(format!("no answer within {} s", TIMEOUT.as_secs()));
+    tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(late)
+}
+
+async fn postgres_answers(options: &PgConnectOptions) -> Result<(), String> {
+    use sqlx::Connection as _;
+    match sqlx::PgConnection::connect_with(options).await {
+        Ok(connection) => connection.close().await.map_err(|error| chain(&error)),
+        Err(error) if is_missing_database(&error) => Ok(()),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn is_missing_database(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == NO_DATABASE)
+}
+
+/// Asks for the alias, since that is allowed with the least rights that the pipeline needs.
+async fn elasticsearch_answers(elasticsearch: &Elasticsearch) -> Result<(), String> {
+    let client = elasticsearch
+        .connect
+        .client(TIMEOUT)
+        .map_err(|error| chain(&error))?;
+    index::active_index(&client, &elasticsearch.index.name)
+        .await
+        .map(drop)
+        .map_err(|error| chain(&error))
+}
+
+async fn redis_answers(redis: &Redis) -> Result<(), String> {
+    let mut connection = redis.connect.connection(TIMEOUT).map_err(|error| chain(&error))?;
+    redis::cmd("PING")
+        .query_async::<()>(&mut connection)
+        .await
+        .map_err(|error| chain(&error))
+}

@@ -1,0 +1,256 @@
+//! The four stores: how the operator itself reaches them, and what the pods get to know of them.
+
+use commerce_core::{
+    config::Pem,
+    elasticsearch::ElasticsearchConfig,
+    index::IndexSpec,
+    kafka::{KafkaConfig, Sasl, Tls},
+    postgres::parse_url,
+    redis::RedisConfig,
+    topics::TopicSpec,
+};
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::PgConnectOptions;
+use url::Url;
+
+use super::{Problem, SecretKey, Secrets, duration, positive};
+use crate::crd::{ElasticsearchSpec, KafkaSpec, Migrations, PostgresSpec, RedisSpec, UriSecretRef};
+
+/// `spec.postgres`.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pub connect: PgConnectOptions,
+    pub files: Vec<SecretKey>,
+    pub pool_size: u32,
+    pub migrations: Migrations,
+}
+
+/// `spec.kafka`.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    pub connect: KafkaConfig,
+    pub files: Vec<SecretKey>,
+    /// Which of `files` is which.
+    pub ca: Option<SecretKey>,
+    pub certificate: Option<(SecretKey, SecretKey)>,
+    pub password: Option<SecretKey>,
+    pub topics: TopicSpec,
+}
+
+/// `spec.elasticsearch`.
+#[derive(Clone, Debug)]
+pub struct Elasticsearch {
+    pub connect: ElasticsearchConfig,
+    /// As the spec spells it.
+    pub url: String,
+    pub files: Vec<SecretKey>,
+    /// Which of `files` is which.
+    pub password: Option<SecretKey>,
+    pub ca: Option<SecretKey>,
+    pub index: IndexSpec,
+}
+
+/// `spec.redis`.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    pub connect: RedisConfig,
+    pub files: Vec<SecretKey>,
+    pub idempotency_ttl: String,
+    pub search_cache_ttl: String,
+}
+
+/// Checks `spec.postgres`.
+pub fn postgres(spec: &PostgresSpec, secrets: &Secrets) -> Result<Postgres, Problem> {
+    let at = uri_key(&spec.secret_ref, "postgres.secretRef");
+    let uri = secrets.text(&at)?;
+    let accepted = "a PostgreSQL URI such as postgresql://user:password@host:5432/database";
+    let connect = parse_url(&uri).ok_or_else(|| Problem::Secret {
+        at: at.clone(),
+        accepted,
+    })?;
+    let pool_size = positive("postgres.poolSize", spec.pool_size)?;
+    Ok(Postgres {
+        connect,
+        files: vec![at],
+        pool_size,
+        migrations: spec.migrations,
+    })
+}
+
+/// Checks `spec.kafka`.
+pub fn kafka(spec: &KafkaSpec, secrets: &Secrets) -> Result<Kafka, Problem> {
+    let tls = spec.tls.as_ref();
+    let ca = tls
+        .and_then(|tls| tls.ca_secret_ref.as_ref())
+        .map(|r| key(&r.name, &r.key, "kafka.tls.caSecretRef"));
+    let certificate = tls.and_then(|tls| tls.certificate_secret_ref.as_ref()).map(|r| {
+        let field = "kafka.tls.certificateSecretRef";
+        (key(&r.name, &r.certificate, field), key(&r.name, &r.key, field))
+    });
+    let sasl = spec.sasl.as_ref();
+    let password = sasl.map(|sasl| {
+        key(
+            &sasl.password_secret_ref.name,
+            &sasl.password_secret_ref.key,
+            "kafka.sasl.passwordSecretRef",
+        )
+    });
+    let pem = |at: &SecretKey| secrets.text(at).map(Pem::Text);
+    let connect = KafkaConfig {
+        bootstrap_servers: spec.bootstrap_servers.clone(),
+        topic_prefix: spec.topics.prefix.clone(),
+        tls: match tls {
+            None => None,
+            Some(_) => Some(Tls {
+                ca: ca.as_ref().map(pem).transpose()?,
+                certificate: match &certificate {
+                    None => None,
+                    Some((certificate, key)) => Some((pem(certificate)?, pem(key)?)),
+                },
+            }),
+        },
+        sasl: match (sasl, &password) {
+            (Some(sasl), Some(password)) => Some(Sasl {
+                mechanism: sasl.mechanism.as_str().to_owned(),
+                username: sasl.username.clone(),
+                password: secrets.text(password)?,
+            }),
+            _ => None,
+        },
+    };
+    positive("kafka.topics.partitions", spec.topics.partitions)?;
+    positive("kafka.topics.replicationFactor", spec.topics.replication_factor)?;
+    let topics = TopicSpec {
+        partitions: spec.topics.partitions,
+        replication_factor: spec.topics.replication_factor,
+        config: spec.topics.config.clone(),
+    };
+    let (chain, private) = certificate.clone().unzip();
+    let files = [ca.clone(), chain, private, password.clone()]
+        .into_iter()
+        .flatten()
+        .collect();
+    Ok(Kafka {
+        connect,
+        files,
+        ca,
+        certificate,
+        password,
+        topics,
+    })
+}
+
+/// Checks `spec.elasticsearch`.
+pub fn elasticsearch(spec: &ElasticsearchSpec, secrets: &Secrets) -> Result<Elasticsearch, Problem> {
+    let accepted = "an http:// or https:// URL with a host and without credentials";
+    let url = Url::parse(&spec.url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty())
+        // The value may hold credentials, so the message does not repeat it.
+        .ok_or(Problem::Field {
+            field: "elasticsearch.url",
+            value: "not usable".to_owned(),
+            accepted,
+        })?;
+    let auth = spec.auth.as_ref();
+    let password = auth.map(|auth| {
+        key(
+            &auth.password_secret_ref.name,
+            &auth.password_secret_ref.key,
+            "elasticsearch.auth.passwordSecretRef",
+        )
+    });
+    let ca = spec
+        .ca_secret_ref
+        .as_ref()
+        .map(|r| key(&r.name, &r.key, "elasticsearch.caSecretRef"));
+    let connect = ElasticsearchConfig {
+        url,
+        username: auth.map(|auth| auth.username.clone()),
+        password: password.as_ref().map(|at| secrets.text(at)).transpose()?,
+        ca: ca
+            .as_ref()
+            .map(|at| secrets.text(at).map(Pem::Text))
+            .transpose()?,
+        index: spec.index.name.clone(),
+    };
+    let index = index(&spec.index)?;
+    let files = [password.clone(), ca.clone()].into_iter().flatten().collect();
+    Ok(Elasticsearch {
+        connect,
+        url: spec.url.clone(),
+        files,
+        password,
+        ca,
+        index,
+    })
+}
+
+/// Settings that have a field of their own.
+const RESERVED: [&str; 3] = ["number_of_shards", "number_of_replicas", "refresh_interval"];
+
+fn index(spec: &crate::crd::IndexSpec) -> Result<IndexSpec, Problem> {
+    let settings = spec.settings.clone().unwrap_or_default();
+    for name in settings.keys() {
+        if name == "index" || name.starts_with("index.") || RESERVED.contains(&name.as_str()) {
+            let accepted = "index settings without the prefix `index.`; shards, replicas and refreshInterval have fields of their own";
+            return Err(Problem::Field {
+                field: "elasticsearch.index.settings",
+                value: name.clone(),
+                accepted,
+            });
+        }
+    }
+    let shards = positive("elasticsearch.index.shards", spec.shards)?;
+    let replicas = u32::try_from(spec.replicas).map_err(|_| Problem::Field {
+        field: "elasticsearch.index.replicas",
+        value: spec.replicas.to_string(),
+        accepted: "a whole number from 0",
+    })?;
+    Ok(IndexSpec {
+        name: spec.name.clone(),
+        shards,
+        replicas,
+        refresh_interval: spec.refresh_interval.clone(),
+        properties: spec
+            .mappings
+            .as_ref()
+            .map(|mappings| mappings.properties.clone())
+            .unwrap_or_default(),
+        settings,
+    })
+}
+
+/// Checks `spec.redis`.
+pub fn redis(spec: &RedisSpec, default_prefix: &str, secrets: &Secrets) -> Result<Redis, Problem> {
+    let at = uri_key(&spec.secret_ref, "redis.secretRef");
+    let uri = secrets.text(&at)?;
+    let accepted = "a Redis URI such as redis://:password@host:6379/0 (rediss:// for TLS)";
+    let known = uri.expose_secret().starts_with("redis://") || uri.expose_secret().starts_with("rediss://");
+    let prefix = spec.key_prefix.as_deref().unwrap_or(default_prefix);
+    let connect = known
+        .then(|| RedisConfig::new(&uri, prefix))
+        .flatten()
+        .ok_or_else(|| Problem::Secret {
+            at: at.clone(),
+            accepted,
+        })?;
+    Ok(Redis {
+        connect,
+        files: vec![at],
+        idempotency_ttl: duration("redis.idempotencyTtl", &spec.idempotency_ttl)?,
+        search_cache_ttl: duration("redis.searchCacheTtl", &spec.search_cache_ttl)?,
+    })
+}
+
+fn uri_key(reference: &UriSecretRef, field: &'static str) -> SecretKey {
+    key(&reference.name, &reference.key, field)
+}
+
+fn key(secret: &str, key: &str, field: &'static str) -> SecretKey {
+    SecretKey {
+        secret: secret.to_owned(),
+        key: key.to_owned(),
+        field,
+    }
+}

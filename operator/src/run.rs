@@ -1,0 +1,87 @@
+//! The operator as a program: waits for the Lease, works until it is asked to stop, and gives the Lease back. A replica that
+//! loses the Lease ends, so that two never work at once.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use commerce_core::{
+    admin::{AdminServer, Need, Readiness},
+    config::Env,
+    shutdown, telemetry,
+};
+use kube::{
+    Client,
+    runtime::events::{Recorder, Reporter},
+};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    config::OperatorConfig,
+    context::Context,
+    controller,
+    leader::Candidate,
+    metrics::Metrics,
+    reconcile::{names::MANAGER, stores::Remote},
+};
+
+/// Runs the operator until the process is asked to stop.
+pub async fn run() -> anyhow::Result<()> {
+    let config = OperatorConfig::from_env(Env::from_process())?;
+    telemetry::init(&config.log);
+    let stop = shutdown::on_signal().context("listening for signals")?;
+    let client = Client::try_default()
+        .await
+        .context("finding out how to reach the Kubernetes API")?;
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let readiness = Readiness::default();
+    let reached = readiness.gate("kubernetes", Need::Always);
+    let admin = AdminServer::bind(config.admin, readiness, registry)
+        .await
+        .with_context(|| format!("listening on ADMIN_ADDR {}", config.admin))?;
+    let served = tokio::spawn(admin.serve(stop.child_token()));
+
+    let namespace = config
+        .namespace
+        .clone()
+        .unwrap_or_else(|| client.default_namespace().to_owned());
+    let mut candidate = Candidate::new(client.clone(), &namespace, config.identity.clone());
+    tokio::select! {
+        () = candidate.win(|answer| reached.report(answer)) => {}
+        () = stop.cancelled() => return Ok(()),
+    }
+    tracing::info!(identity = config.identity, namespace, "this replica works");
+    metrics.leader.set(1);
+
+    let reporter = Reporter {
+        controller: MANAGER.to_owned(),
+        instance: Some(config.identity.clone()),
+    };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        stores: Arc::new(Remote),
+        settings: config.settings,
+        memory: Arc::default(),
+        metrics: metrics.clone(),
+    });
+    let working = controller::run(
+        context,
+        config.watch_namespace.as_deref(),
+        config.concurrency,
+        stop.clone(),
+    );
+    tokio::select! {
+        () = working => {}
+        () = candidate.keep() => anyhow::bail!("lost the Lease; another replica goes on"),
+    }
+    metrics.leader.set(0);
+    if let Err(error) = candidate.release().await {
+        tracing::warn!(%error, "giving the Lease back; another replica takes it when it has run out");
+    }
+    served
+        .await
+        .context("serving the admin port")?
+        .context("serving the admin port")
+}
