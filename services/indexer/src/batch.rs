@@ -1,0 +1,126 @@
+//! Records on their way into one bulk request.
+
+use std::ops::Range;
+
+use chrono::{DateTime, Utc};
+use rdkafka::{Message as _, message::OwnedMessage};
+use tokio::time::Instant;
+
+use crate::{BulkLimits, document, offsets::Partition};
+
+/// A number that no other batch of this process has.
+pub(crate) type BatchId = u64;
+
+/// The request's body, and of each record what is needed to retry it or to put it into the dead-letter topic.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) id: BatchId,
+    pub(crate) body: Vec<u8>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) malformed: Vec<Malformed>,
+    /// For each partition the offset after its last record in this batch.
+    pub(crate) next_offsets: Vec<(Partition, i64)>,
+    /// When the first record came.
+    since: Option<Instant>,
+    malformed_bytes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) record: OwnedMessage,
+    pub(crate) lines: Range<usize>,
+    pub(crate) user_id: String,
+    pub(crate) created_at: Option<DateTime<Utc>>,
+}
+
+/// A record that is no order event.
+#[derive(Debug)]
+pub(crate) struct Malformed {
+    pub(crate) record: OwnedMessage,
+    pub(crate) error: String,
+}
+
+impl Batch {
+    pub(crate) fn new(id: BatchId) -> Self {
+        Self {
+            id,
+            body: Vec::new(),
+            items: Vec::new(),
+            malformed: Vec::new(),
+            next_offsets: Vec::new(),
+            since: None,
+            malformed_bytes: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, record: OwnedMessage) {
+        self.since.get_or_insert_with(Instant::now);
+        self.advance(&record);
+        match document::encode(&record, &mut self.body) {
+            Ok(encoded) => {
+                let document::Encoded {
+                    lines,
+                    user_id,
+                    created_at,
+                } = encoded;
+                self.items.push(Item {
+                    record,
+                    lines,
+                    user_id,
+                    created_at,
+                });
+            }
+            Err(error) => {
+                self.malformed_bytes += record.payload().map_or(0, <[u8]>::len);
+                self.malformed.push(Malformed {
+                    record,
+                    error: error.to_string(),
+                });
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len() + self.malformed.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn is_full(&self, limits: &BulkLimits) -> bool {
+        self.len() >= limits.max_documents || self.body.len() + self.malformed_bytes >= limits.max_bytes
+    }
+
+    /// When it is to be cut, however little is in it.
+    pub(crate) fn due(&self, limits: &BulkLimits) -> Option<Instant> {
+        self.since.map(|since| since + limits.max_delay)
+    }
+
+    pub(crate) fn has_any_of(&self, partitions: &[Partition]) -> bool {
+        self.next_offsets
+            .iter()
+            .any(|(partition, _)| partitions.contains(partition))
+    }
+
+    /// Takes no more part in these partitions' progress: they belong to somebody else.
+    pub(crate) fn disown(&mut self, partitions: &[Partition]) {
+        self.next_offsets
+            .retain(|(partition, _)| !partitions.contains(partition));
+    }
+
+    fn advance(&mut self, record: &OwnedMessage) {
+        let next = record.offset() + 1;
+        let is_of = |partition: &Partition| partition.is(record.topic(), record.partition());
+        match self
+            .next_offsets
+            .iter_mut()
+            .find(|(partition, _)| is_of(partition))
+        {
+            Some((_, offset)) => *offset = next,
+            None => self
+                .next_offsets
+                .push((Partition::new(record.topic(), record.partition()), next)),
+        }
+    }
+}

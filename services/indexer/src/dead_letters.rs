@@ -1,0 +1,138 @@
+//! The dead-letter topics: where events go that can never be indexed, with the reason and where they came from.
+
+use std::time::Duration;
+
+use commerce_core::{admin::Gate, kafka::KafkaConfig, topics};
+use rdkafka::{
+    ClientContext, Message as _,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, Headers as _, OwnedHeaders, OwnedMessage},
+    producer::{FutureProducer, FutureRecord},
+};
+
+use crate::backoff::Backoff;
+
+/// How long Kafka may take before the record is sent anew.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_PREFIX: &str = "dlq-";
+
+/// Why an event is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It is no order event.
+    Malformed,
+    /// Elasticsearch does not take its document.
+    Rejected,
+}
+
+impl Reason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Writes dead letters.
+pub(crate) struct DeadLetters {
+    producer: FutureProducer<Quiet>,
+    kafka: Gate,
+}
+
+/// librdkafka's own words go to the debug log: what failed is said by whoever asked for it.
+#[derive(Debug)]
+pub(crate) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl DeadLetters {
+    pub(crate) fn new(config: &KafkaConfig, kafka: Gate) -> Result<Self, KafkaError> {
+        let mut client = config.client("commerce-indexer-dead-letters");
+        client
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5");
+        client.set("message.timeout.ms", TIMEOUT.as_millis().to_string());
+        // Compression keeps a letter, which is larger than the event was, below the broker's limit. The client's own
+        // limit, which is about the uncompressed size, must not be the narrower one.
+        client
+            .set("compression.type", "lz4")
+            .set("message.max.bytes", "67108864");
+        Ok(Self {
+            producer: client.create_with_context(Quiet)?,
+            kafka,
+        })
+    }
+
+    /// Returns when all replicas have the letter, however long that takes.
+    pub(crate) async fn send(&self, record: &OwnedMessage, reason: Reason, error: &str) {
+        let topic = topics::dead_letters(record.topic());
+        let mut payload = record.payload();
+        let mut backoff = Backoff::new();
+        loop {
+            let mut letter = FutureRecord::<[u8], [u8]>::to(&topic);
+            letter.key = record.key();
+            letter.payload = payload;
+            let letter = letter.headers(headers(record, reason, error, payload.is_none()));
+            let Err((problem, _)) = self.producer.send(letter, TIMEOUT).await else {
+                return;
+            };
+            if is_too_large(&problem) && payload.is_some() {
+                // The event stays where it was, and the letter says where that is.
+                payload = None;
+                continue;
+            }
+            self.kafka
+                .fail(format!("writing to the topic {topic}: {problem}"));
+            backoff.wait().await;
+        }
+    }
+}
+
+fn is_too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+}
+
+/// The record's own headers (but for those of an earlier death), the reason and the origin.
+fn headers(record: &OwnedMessage, reason: Reason, error: &str, without_payload: bool) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new();
+    if let Some(original) = record.headers() {
+        for header in original
+            .iter()
+            .filter(|header| !header.key.starts_with(HEADER_PREFIX))
+        {
+            headers = headers.insert(header);
+        }
+    }
+    let (partition, offset) = (record.partition().to_string(), record.offset().to_string());
+    let ours = [
+        ("dlq-reason", reason.as_str()),
+        ("dlq-error", error),
+        ("dlq-topic", record.topic()),
+        ("dlq-partition", &partition),
+        ("dlq-offset", &offset),
+    ];
+    for (key, value) in ours {
+        headers = headers.insert(Header {
+            key,
+            value: Some(value),
+        });
+    }
+    if without_payload && record.payload().is_some() {
+        headers = headers.insert(Header {
+            key: "dlq-payload",
+            value: Some("left out: too large"),
+        });
+    }
+    headers
+}

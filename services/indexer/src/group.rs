@@ -1,0 +1,206 @@
+//! Membership of the consumer group.
+//!
+//! Rebalances do not happen inside librdkafka's callback, which would have to block until everything on its way is
+//! settled: the callback only passes them on, and the pipeline carries them out when it is ready. librdkafka waits for
+//! that, and the partitions that stay go on meanwhile.
+
+use std::sync::Arc;
+
+use commerce_core::{event::EventType, kafka::KafkaConfig};
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, StreamConsumer},
+    error::{KafkaError, KafkaResult},
+    types::RDKafkaRespErr,
+};
+use tokio::sync::mpsc;
+
+use crate::offsets::Partition;
+
+pub(crate) type GroupConsumer = StreamConsumer<GroupContext>;
+
+/// What the group asks of this member, or tells it.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Assign(Vec<Partition>),
+    Revoke(Vec<Partition>),
+    Committed(KafkaResult<()>),
+}
+
+#[derive(Debug)]
+pub(crate) struct GroupContext {
+    changes: mpsc::UnboundedSender<Change>,
+}
+
+/// A member of the consumer group. It leaves when it is dropped, which blocks for a moment.
+pub(crate) struct Group {
+    pub(crate) consumer: Arc<GroupConsumer>,
+    pub(crate) changes: mpsc::UnboundedReceiver<Change>,
+    /// Asked for by [`Change::Revoke`] and not carried out yet.
+    revoking: Vec<Partition>,
+}
+
+impl Group {
+    /// Joins the group.
+    pub(crate) fn join(kafka: &KafkaConfig, group_id: &str) -> KafkaResult<Self> {
+        let (sender, changes) = mpsc::unbounded_channel();
+        let mut client = kafka.client("commerce-indexer");
+        client
+            .set("group.id", group_id)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            // A crashed member's partitions are with another one after this time.
+            .set("session.timeout.ms", "10000")
+            // New partitions, and topics that were deleted and made again, are noticed after this time.
+            .set("topic.metadata.refresh.interval.ms", "10000")
+            // Memory is bounded by these, whatever the lag.
+            .set("queued.max.messages.kbytes", "16384")
+            .set("fetch.max.bytes", "8388608")
+            // With the queue full, librdkafka would else pause fetching for a whole second.
+            .set("fetch.queue.backoff.ms", "10");
+        let consumer: GroupConsumer = client.create_with_context(GroupContext { changes: sender })?;
+        let topics = EventType::ALL.map(|event| kafka.topic(event.topic()));
+        consumer.subscribe(&topics.each_ref().map(String::as_str))?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            changes,
+            revoking: Vec::new(),
+        })
+    }
+
+    pub(crate) fn assign(&self, partitions: &[Partition]) -> KafkaResult<()> {
+        self.consumer.incremental_assign(&list(partitions, None)?)
+    }
+
+    /// Fetches no more of partitions that are about to be given back.
+    pub(crate) fn start_revoking(&mut self, partitions: Vec<Partition>) -> KafkaResult<()> {
+        self.revoking = partitions;
+        self.consumer.pause(&list(&self.revoking, None)?)
+    }
+
+    pub(crate) fn revoking(&self) -> &[Partition] {
+        &self.revoking
+    }
+
+    pub(crate) fn finish_revoking(&mut self) -> KafkaResult<()> {
+        self.consumer
+            .incremental_unassign(&list(&std::mem::take(&mut self.revoking), None)?)
+    }
+
+    pub(crate) fn pause(&self, partitions: &[Partition]) -> KafkaResult<()> {
+        self.consumer.pause(&list(partitions, None)?)
+    }
+
+    pub(crate) fn resume(&self, partitions: &[Partition]) -> KafkaResult<()> {
+        self.consumer.resume(&list(partitions, None)?)
+    }
+
+    /// Asks for a commit; the answer comes as [`Change::Committed`].
+    pub(crate) fn start_commit(&self, offsets: &[(Partition, i64)]) -> KafkaResult<()> {
+        self.consumer.commit(&offset_list(offsets)?, CommitMode::Async)
+    }
+
+    /// Commits and waits for the answer.
+    pub(crate) async fn commit(&self, offsets: &[(Partition, i64)]) -> KafkaResult<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let (consumer, offsets) = (Arc::clone(&self.consumer), offset_list(offsets)?);
+        let commit = tokio::task::spawn_blocking(move || consumer.commit(&offsets, CommitMode::Sync));
+        commit.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+}
+
+impl Drop for Group {
+    /// librdkafka closes only when every rebalance that it has asked for is carried out.
+    fn drop(&mut self) {
+        self.changes.close();
+        let mut results = Vec::new();
+        if !self.revoking.is_empty() {
+            results.push(self.finish_revoking());
+        }
+        while let Ok(change) = self.changes.try_recv() {
+            match change {
+                Change::Assign(partitions) => results.push(self.assign(&partitions)),
+                Change::Revoke(partitions) => {
+                    self.revoking = partitions;
+                    results.push(self.finish_revoking());
+                }
+                Change::Committed(_) => {}
+            }
+        }
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "giving partitions back while leaving the group");
+        }
+    }
+}
+
+impl ClientContext for GroupContext {
+    /// librdkafka's own words go to the debug log; the readiness check says what matters of them.
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions = partitions(list);
+        let assign = matches!(kind, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS);
+        let change = if assign {
+            Change::Assign(partitions)
+        } else {
+            Change::Revoke(partitions)
+        };
+        if self.changes.send(change).is_err() {
+            // This member is leaving: nobody else carries it out.
+            let result = if assign {
+                consumer.incremental_assign(list)
+            } else {
+                consumer.incremental_unassign(list)
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, "giving partitions back while leaving the group");
+            }
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        // Nobody asks for the result when this member is leaving.
+        let _ = self.changes.send(Change::Committed(result));
+    }
+}
+
+pub(crate) fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
+    list.elements()
+        .iter()
+        .map(|element| Partition::new(element.topic(), element.partition()))
+        .collect()
+}
+
+fn offset_list(offsets: &[(Partition, i64)]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (partition, offset) in offsets {
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*offset))?;
+    }
+    Ok(list)
+}
+
+/// The partitions, all with the same offset if one is given.
+pub(crate) fn list(partitions: &[Partition], offset: Option<Offset>) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition_offset(
+            &partition.topic,
+            partition.number,
+            offset.unwrap_or(Offset::Invalid),
+        )?;
+    }
+    Ok(list)
+}

@@ -1,0 +1,309 @@
+//! The loop that fetches records, cuts batches and keeps the books on them: a single task owns all of this state.
+//!
+//! Backpressure: so many bulks at once and one batch in the making, no more. While Elasticsearch does not keep up, nothing
+//! is fetched; when that lasts, partitions are paused, so that the group sees a member that is alive.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, StreamExt as _};
+use rdkafka::{
+    Message as _,
+    error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    BulkLimits,
+    batch::{Batch, BatchId},
+    group::{Change, Group},
+    offsets::{Offsets, Partition},
+    writer::{Writer, Written},
+};
+
+/// Bulks at once. One keeps Elasticsearch busy while the next is made; more than a few only wait there instead of here.
+const BULKS: usize = 4;
+/// How long nothing is fetched before partitions are paused; pausing throws away what librdkafka has fetched ahead.
+const PATIENCE: Duration = Duration::from_millis(500);
+const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a partition that goes to another member is held back to settle what is on its way. The other member repeats
+/// the rest.
+const REVOKE_BOUND: Duration = Duration::from_secs(5);
+/// The same when this process ends; Kubernetes gives it 30 s.
+const DRAIN_BOUND: Duration = Duration::from_secs(15);
+
+/// Why the pipeline can't go on. Stores that are away are no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error("consuming order events: {0}")]
+    Consumer(KafkaError),
+    #[error("writing a batch: {0}")]
+    Writer(JoinError),
+    #[error("the task that refreshes the index has ended")]
+    Refresher,
+}
+
+pub(crate) struct Pipeline {
+    limits: BulkLimits,
+    group: Group,
+    offsets: Offsets,
+    batch: Batch,
+    next_batch: BatchId,
+    bulks: JoinSet<Option<()>>,
+    writer: Arc<Writer>,
+    written: mpsc::Sender<Written>,
+    /// Since when the batch is full and no bulk is free.
+    stalled_since: Option<Instant>,
+    paused: bool,
+    revoke_until: Option<Instant>,
+    drain_until: Option<Instant>,
+    last_problem: Option<String>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(
+        limits: BulkLimits,
+        group: Group,
+        writer: Writer,
+        written: mpsc::Sender<Written>,
+    ) -> Self {
+        Self {
+            limits,
+            group,
+            offsets: Offsets::default(),
+            batch: Batch::new(0),
+            next_batch: 1,
+            bulks: JoinSet::new(),
+            writer: Arc::new(writer),
+            written,
+            stalled_since: None,
+            paused: false,
+            revoke_until: None,
+            drain_until: None,
+            last_problem: None,
+        }
+    }
+
+    /// Runs until `stop`, then settles and commits what it can, and leaves the group.
+    pub(crate) async fn run(
+        mut self,
+        mut settled: mpsc::UnboundedReceiver<BatchId>,
+        stop: CancellationToken,
+    ) -> Result<(), PipelineError> {
+        let consumer = Arc::clone(&self.group.consumer);
+        let mut messages = consumer.stream();
+        let mut commits = interval(COMMIT_INTERVAL);
+        commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.is_drained() {
+            self.dispatch_when_due();
+            self.finish_revoking_when_due().await?;
+            self.pause_or_resume()?;
+            let may_fetch = self.stalled_since.is_none() || self.paused;
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                Some(change) = self.group.changes.recv() => self.apply(change)?,
+                batch = settled.recv() => self.offsets.settle(batch.ok_or(PipelineError::Refresher)?),
+                Some(bulk) = self.bulks.join_next() => {
+                    bulk.map_err(PipelineError::Writer)?.ok_or(PipelineError::Refresher)?;
+                }
+                () = stop.cancelled(), if self.drain_until.is_none() => {
+                    self.drain_until = Some(Instant::now() + DRAIN_BOUND);
+                }
+                _ = commits.tick() => self.start_commit(),
+                message = messages.next(), if may_fetch => {
+                    self.take(message)?;
+                    while !self.batch.is_full(&self.limits) {
+                        let Some(message) = messages.next().now_or_never() else { break };
+                        self.take(message)?;
+                    }
+                }
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+        }
+        drop(messages);
+        drop(consumer);
+        self.leave().await;
+        Ok(())
+    }
+
+    fn take(&mut self, message: Option<KafkaResult<BorrowedMessage<'_>>>) -> Result<(), PipelineError> {
+        match message {
+            Some(Ok(message)) => {
+                self.last_problem = None;
+                let (topic, partition) = (message.topic(), message.partition());
+                let leaving = self
+                    .group
+                    .revoking()
+                    .iter()
+                    .any(|revoked| revoked.is(topic, partition));
+                if self.drain_until.is_none() && !leaving && self.offsets.owns(topic, partition) {
+                    self.batch.add(message.detach());
+                }
+                Ok(())
+            }
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(PipelineError::Consumer(error)),
+            Some(Err(error)) => {
+                let problem = error.to_string();
+                if self.last_problem.as_ref() != Some(&problem) {
+                    tracing::warn!(%error, "fetching order events; librdkafka goes on by itself");
+                    self.last_problem = Some(problem);
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, change: Change) -> Result<(), PipelineError> {
+        match change {
+            Change::Assign(partitions) => {
+                tracing::info!(partitions = %names(&partitions), "partitions assigned");
+                self.offsets.assign(&partitions);
+                self.group.assign(&partitions).map_err(PipelineError::Consumer)?;
+                if self.paused {
+                    self.group.pause(&partitions).map_err(PipelineError::Consumer)?;
+                }
+            }
+            Change::Revoke(partitions) => {
+                tracing::info!(partitions = %names(&partitions), "partitions revoked");
+                self.group
+                    .start_revoking(partitions)
+                    .map_err(PipelineError::Consumer)?;
+                self.revoke_until = Some(Instant::now() + REVOKE_BOUND);
+            }
+            Change::Committed(Ok(())) => {}
+            Change::Committed(Err(error)) => self.commit_failed(&error),
+        }
+        Ok(())
+    }
+
+    fn dispatch_when_due(&mut self) {
+        if self.batch.is_empty() || self.bulks.len() >= BULKS {
+            return;
+        }
+        let at_once =
+            self.batch.is_full(&self.limits) || self.revoke_until.is_some() || self.drain_until.is_some();
+        if at_once
+            || self
+                .batch
+                .due(&self.limits)
+                .is_some_and(|due| due <= Instant::now())
+        {
+            let batch = std::mem::replace(&mut self.batch, Batch::new(self.next_batch));
+            self.next_batch += 1;
+            self.offsets.track(batch.id, &batch.next_offsets);
+            let (writer, written) = (Arc::clone(&self.writer), self.written.clone());
+            self.bulks
+                .spawn(async move { written.send(writer.write(batch).await).await.ok() });
+        }
+    }
+
+    /// Gives revoked partitions back when all of them is settled, or time is up.
+    async fn finish_revoking_when_due(&mut self) -> Result<(), PipelineError> {
+        let Some(until) = self.revoke_until else {
+            return Ok(());
+        };
+        let partitions = self.group.revoking().to_vec();
+        let settled = self.offsets.are_settled(&partitions) && !self.batch.has_any_of(&partitions);
+        // A member that was thrown out of the group can't commit any more.
+        let lost = rdkafka::consumer::Consumer::assignment_lost(&*self.group.consumer);
+        if !settled && !lost && Instant::now() < until {
+            return Ok(());
+        }
+        if !lost {
+            self.commit(&partitions).await;
+        }
+        self.revoke_until = None;
+        self.batch.disown(&partitions);
+        self.offsets.release(&partitions);
+        self.group.finish_revoking().map_err(PipelineError::Consumer)
+    }
+
+    fn pause_or_resume(&mut self) -> Result<(), PipelineError> {
+        if !self.batch.is_full(&self.limits) || self.bulks.len() < BULKS {
+            self.stalled_since = None;
+            if self.paused {
+                self.paused = false;
+                let mut partitions = self.offsets.partitions();
+                partitions.retain(|partition| !self.group.revoking().contains(partition));
+                self.group.resume(&partitions).map_err(PipelineError::Consumer)?;
+            }
+        } else if self.stalled_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE && !self.paused {
+            self.paused = true;
+            self.group
+                .pause(&self.offsets.partitions())
+                .map_err(PipelineError::Consumer)?;
+        }
+        Ok(())
+    }
+
+    /// When there is something to do even if nothing happens.
+    fn wake(&self) -> Option<Instant> {
+        let batch = self.batch.due(&self.limits).filter(|_| self.bulks.len() < BULKS);
+        let pause = self
+            .stalled_since
+            .filter(|_| !self.paused)
+            .map(|since| since + PATIENCE);
+        [batch, pause, self.revoke_until, self.drain_until]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn is_drained(&self) -> bool {
+        let settled = || self.batch.is_empty() && self.bulks.is_empty() && self.offsets.all_settled();
+        self.drain_until
+            .is_some_and(|until| settled() || until <= Instant::now())
+    }
+
+    fn start_commit(&mut self) {
+        let progress = self.offsets.take_progress();
+        if progress.is_empty() {
+            return;
+        }
+        if let Err(error) = self.group.start_commit(&progress) {
+            self.commit_failed(&error);
+        }
+    }
+
+    fn commit_failed(&mut self, error: &KafkaError) {
+        tracing::warn!(%error, "committing offsets; trying again");
+        self.offsets.untake();
+    }
+
+    async fn commit(&self, partitions: &[Partition]) {
+        if let Err(error) = self.group.commit(&self.offsets.settled(partitions)).await {
+            tracing::warn!(%error, "committing offsets of partitions that are given back; their next owner repeats work");
+        }
+    }
+
+    async fn leave(self) {
+        if !self.offsets.all_settled() || !self.batch.is_empty() {
+            tracing::warn!(
+                "stopping before everything was settled; the next owner of the partitions repeats it"
+            );
+        }
+        self.commit(&self.offsets.partitions()).await;
+        // Leaving blocks until the group knows.
+        if tokio::task::spawn_blocking(move || drop(self.group))
+            .await
+            .is_err()
+        {
+            tracing::warn!("leaving the consumer group failed; it notices after the session timeout");
+        }
+    }
+}
+
+fn names(partitions: &[Partition]) -> String {
+    let names: Vec<_> = partitions
+        .iter()
+        .map(|partition| format!("{}/{}", partition.topic, partition.number))
+        .collect();
+    names.join(" ")
+}

@@ -1,0 +1,161 @@
+//! Puts the parts together and runs them.
+
+use std::net::SocketAddr;
+
+use commerce_core::{
+    admin::{AdminServer, Gate, Need, Readiness},
+    elasticsearch,
+};
+use prometheus_client::registry::Registry;
+use rdkafka::error::KafkaError;
+use redis::RedisError;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config,
+    bulk::BulkClient,
+    dead_letters::DeadLetters,
+    group::Group,
+    invalidation::Invalidation,
+    lag::Lag,
+    metrics::Metrics,
+    pipeline::{Pipeline, PipelineError},
+    refresh::Refresher,
+    startup,
+    writer::Writer,
+};
+
+/// So many batches may wait for a refresh; then bulks wait, too.
+const UNREFRESHED_BATCHES: usize = 64;
+
+/// Why an indexer can't start or go on. A store that is away is no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("listening on ADMIN_ADDR {address}: {source}")]
+    Admin {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("preparing the Kafka client: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error("preparing the Elasticsearch client: {0}")]
+    Elasticsearch(#[from] elasticsearch::Error),
+    #[error("preparing the Redis client: {0}")]
+    Redis(#[from] RedisError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+/// An indexer whose admin port is open.
+#[derive(Debug)]
+pub struct Indexer {
+    config: Config,
+    admin: AdminServer,
+    metrics: Metrics,
+    lag: Lag,
+    gates: Gates,
+}
+
+/// It serves nobody, so readiness only tells a rollout whether to go on, and it should where the stores could be reached
+/// once: a store that goes away later is no fault of this version. The checks say that it is away all the same.
+#[derive(Debug, Clone)]
+struct Gates {
+    kafka: Gate,
+    elasticsearch: Gate,
+    redis: Gate,
+}
+
+impl Indexer {
+    /// Opens the admin port.
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let lag = Lag::default();
+        let readiness = Readiness::default();
+        let gates = Gates {
+            kafka: readiness.gate("kafka", Need::ToStart),
+            elasticsearch: readiness.gate("elasticsearch", Need::ToStart),
+            redis: readiness.gate("redis", Need::Never),
+        };
+        let address = config.admin_addr;
+        let admin = AdminServer::bind(address, readiness, registry)
+            .await
+            .map_err(|source| Error::Admin { address, source })?
+            .with_status({
+                let (lag, metrics) = (lag.clone(), metrics.clone());
+                move || status(&lag, &metrics)
+            });
+        Ok(Self {
+            config,
+            admin,
+            metrics,
+            lag,
+            gates,
+        })
+    }
+
+    /// Where the admin port is.
+    pub fn admin_addr(&self) -> std::io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Indexes until `stop`, then drains.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let Self {
+            config,
+            admin,
+            metrics,
+            lag,
+            gates,
+        } = self;
+        // All tasks end with this set, and so with this call.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            if let Err(error) = admin.serve(CancellationToken::new()).await {
+                tracing::error!(%error, "the admin port has failed");
+            }
+        });
+        let stores = async {
+            startup::wait_for_alias(&config.elasticsearch, &gates.elasticsearch).await?;
+            startup::wait_for_topics(&config.kafka, &gates.kafka).await;
+            Ok::<_, Error>(())
+        };
+        tokio::select! {
+            reached = stores => reached?,
+            () = stop.cancelled() => return Ok(()),
+        }
+
+        let invalidation = Invalidation::new(&config.redis, gates.redis, metrics.clone())?;
+        let refresher = Refresher::new(
+            &config.elasticsearch,
+            invalidation,
+            metrics.clone(),
+            gates.elasticsearch.clone(),
+        )?;
+        let writer = Writer {
+            bulk: BulkClient::new(&config.elasticsearch)?,
+            dead_letters: DeadLetters::new(&config.kafka, gates.kafka.clone())?,
+            metrics: metrics.clone(),
+            elasticsearch: gates.elasticsearch,
+        };
+        let (written, to_refresh) = mpsc::channel(UNREFRESHED_BATCHES);
+        let (refreshed, settled) = mpsc::unbounded_channel();
+        tasks.spawn(refresher.run(to_refresh, refreshed));
+
+        let group = Group::join(&config.kafka, &config.group_id)?;
+        tasks.spawn(lag.watch(group.consumer.clone(), metrics, gates.kafka, stop.clone()));
+        Pipeline::new(config.bulk, group, writer, written)
+            .run(settled, stop)
+            .await?;
+        tracing::info!("drained");
+        Ok(())
+    }
+}
+
+fn status(lag: &Lag, metrics: &Metrics) -> Value {
+    let partitions = lag.get();
+    let total: i64 = partitions.iter().map(|partition| partition.lag).sum();
+    json!({"lag": total, "partitions": partitions, "freshness": metrics.freshness()})
+}

@@ -1,0 +1,54 @@
+//! Waits for the stores before there is anything to do with them.
+
+use std::time::Duration;
+
+use commerce_core::{
+    admin::Gate,
+    elasticsearch::{ElasticsearchConfig, Error},
+    index,
+    kafka::KafkaConfig,
+    topics,
+};
+
+use crate::backoff::Backoff;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Returns when the alias exists. Until then this member stays out of the group: another may reach Elasticsearch.
+pub(crate) async fn wait_for_alias(config: &ElasticsearchConfig, elasticsearch: &Gate) -> Result<(), Error> {
+    let client = config.client(TIMEOUT)?;
+    let mut backoff = Backoff::new();
+    loop {
+        match index::active_index(&client, &config.index).await {
+            Ok(Some(_)) => {
+                elasticsearch.pass();
+                return Ok(());
+            }
+            Ok(None) => elasticsearch.fail(format!("the alias {} does not exist", config.index)),
+            Err(error) => elasticsearch.fail(error.to_string()),
+        }
+        backoff.wait().await;
+    }
+}
+
+/// Returns when the topics of the events exist, and those of their dead letters.
+pub(crate) async fn wait_for_topics(config: &KafkaConfig, kafka: &Gate) {
+    let mut backoff = Backoff::new();
+    loop {
+        match topics::partitions(config).await {
+            Ok(found) => {
+                let missing: Vec<_> = topics::names(config)
+                    .into_iter()
+                    .filter(|name| !found.contains_key(name))
+                    .collect();
+                if missing.is_empty() {
+                    kafka.pass();
+                    return;
+                }
+                kafka.fail(format!("these topics do not exist: {}", missing.join(", ")));
+            }
+            Err(error) => kafka.fail(error.to_string()),
+        }
+        backoff.wait().await;
+    }
+}
