@@ -40,6 +40,11 @@ die() {
   exit 1
 }
 
+case $COMMERCE_BUILD in
+  auto | always | never) ;;
+  *) die "COMMERCE_BUILD is '$COMMERCE_BUILD'" "it takes auto, always or never" ;;
+esac
+
 # --- the cache folder ---
 # Where what is built or fetched is kept between runs. For root it is one that others can read, since stores run as an
 # unprivileged user and root's home is closed to it.
@@ -52,7 +57,7 @@ cache_dir() {
   else
     folder=${XDG_CACHE_HOME:-$HOME/.cache}/commerce-pipeline
   fi
-  mkdir -p "$folder"/{bin,lock,log,state} || die "cannot create the cache folder $folder" "set COMMERCE_CACHE to a folder that you may write"
+  mkdir -p "$folder"/{bin,lock,log,state} 2>/dev/null || die "cannot create the cache folder $folder" "set COMMERCE_CACHE to a folder that you may write"
   printf '%s\n' "$folder"
 }
 
@@ -82,6 +87,7 @@ cached() {
   local entry_name=$1 entry=$CACHE/$1-$2
   shift 2
   [ -d "$entry" ] || locked "$entry_name" fill_entry "$entry" "$@" >&2
+  touch -c "$entry" 2>/dev/null || true # `up` removes what was not used for a month
   printf '%s\n' "$entry"
 }
 
