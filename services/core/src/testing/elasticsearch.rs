@@ -1,0 +1,117 @@
+//! Elasticsearch for tests: a single node without security.
+
+use std::{ops::Deref, time::Duration};
+
+use elasticsearch::{cluster::ClusterHealthParts, http::Url, params::WaitForStatus};
+use futures::FutureExt as _;
+
+use super::{
+    Error, Process, distribution,
+    ports::Port,
+    process::{Spec, failure},
+};
+use crate::elasticsearch::{ElasticsearchConfig, body};
+
+// It writes a keystore into its configuration folder, so that one belongs to the store's user. Its launcher is a JVM of
+// its own, which needs next to nothing.
+const SCRIPT: &str = r#"
+    mkdir -p config data logs tmp && cp elasticsearch.yml jvm.options log4j2.properties config/ || exit 1
+    export FOLDER="$PWD" ES_PATH_CONF="$PWD/config" ES_TMPDIR="$PWD/tmp"
+    export CLI_JAVA_OPTS="-Xms4m -Xmx32m -XX:+UseSerialGC"
+    exec "$STORES/elasticsearch/bin/elasticsearch"
+"#;
+
+const JVM_OPTIONS: &str = "-Xms384m
+-Xmx384m
+-XX:+UseSerialGC
+-XX:-AlwaysPreTouch
+-XX:TieredStopAtLevel=1
+-XX:+ExitOnOutOfMemoryError
+-Djava.io.tmpdir=${ES_TMPDIR}
+";
+
+const LOG: &str = "status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %m (%c)%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+";
+
+/// A running Elasticsearch; [`Process`] has what can be done to it.
+#[derive(Debug)]
+pub struct Elasticsearch {
+    process: Process,
+    url: Url,
+    _port: Port,
+}
+
+impl Elasticsearch {
+    /// Starts one on a free port, without indices. It creates none by itself.
+    pub async fn start() -> Result<Self, Error> {
+        let stores = distribution::stores().await?;
+        let port = Port::claim().map_err(failure("elasticsearch", "finding a port"))?;
+        let spec = Spec {
+            store: "elasticsearch",
+            script: SCRIPT,
+            variables: vec![
+                ("STORES", stores.display().to_string()),
+                ("ES_JAVA_HOME", distribution::java_home()?.display().to_string()),
+            ],
+            files: vec![
+                ("elasticsearch.yml", settings(port.number)),
+                ("jvm.options", JVM_OPTIONS.to_owned()),
+                ("log4j2.properties", LOG.to_owned()),
+            ],
+        };
+        let url = format!("http://127.0.0.1:{}", port.number);
+        let url = Url::parse(&url).map_err(|error| Error::Address(format!("{url}: {error}")))?;
+        let config = ElasticsearchConfig::open(url.clone(), "");
+        let process = Process::start(spec, move || health(config.clone()).boxed()).await?;
+        Ok(Self { process, url, _port: port })
+    }
+
+    /// `http://127.0.0.1:<port>/`
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+}
+
+impl Deref for Elasticsearch {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+/// The transport port is any free one: nobody joins this node. Disk watermarks would make indices read-only on a
+/// machine whose disk is rather full.
+fn settings(port: u16) -> String {
+    format!(
+        "cluster.name: tests
+node.name: tests
+discovery.type: single-node
+network.host: 127.0.0.1
+http.port: {port}
+transport.port: 0
+path.data: ${{FOLDER}}/data
+path.logs: ${{FOLDER}}/logs
+xpack.security.enabled: false
+node.processors: 2
+node.store.allow_mmap: false
+action.auto_create_index: false
+cluster.routing.allocation.disk.threshold_enabled: false
+"
+    )
+}
+
+async fn health(config: ElasticsearchConfig) -> Result<(), String> {
+    let client = config.client(Duration::from_secs(5)).map_err(|error| error.to_string())?;
+    let cluster = client.cluster();
+    // After a restart, 200 and yellow also says that the indices' primaries are there.
+    let ask = cluster.health(ClusterHealthParts::None).wait_for_status(WaitForStatus::Yellow).timeout("4s").send();
+    body("report its health", ask.await).await.map(drop).map_err(|error| error.to_string())
+}

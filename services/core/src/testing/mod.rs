@@ -1,0 +1,48 @@
+//! Real PostgreSQL, Kafka, Elasticsearch and Redis as local processes, for tests and for `make dev`.
+//!
+//! Each store listens on a free port of 127.0.0.1 and keeps its data in a folder of its own. Both are gone when the
+//! value is dropped or when this process ends, by whatever means. A store can be killed, restarted on the same port and
+//! data, paused and resumed, which is how tests take one away from under a service: see [`Process`].
+//!
+//! Most tests need no store of their own: [`shared`] starts each at most once in a test process and gives every caller
+//! a database, topics, an index and keys that nobody else uses.
+//!
+//! The programs are put together by `e2e/cluster/stores`, which is run once per process; `COMMERCE_STORES` names a
+//! folder to take instead.
+
+mod distribution;
+mod elasticsearch;
+mod kafka;
+mod ports;
+mod postgres;
+mod process;
+mod redis;
+mod shared;
+
+pub use self::{
+    elasticsearch::Elasticsearch,
+    kafka::Kafka,
+    postgres::{Durability, Postgres},
+    process::Process,
+    redis::Redis,
+    shared::{Database, Shared, shared},
+};
+
+/// Why a store is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("finding the stores' programs: {0}")]
+    Distribution(String),
+    #[error("{action} of {store}: {source}")]
+    Process { store: &'static str, action: &'static str, source: std::io::Error },
+    #[error("{store} ended while it started; the end of its log:\n{log}")]
+    Ended { store: &'static str, log: String },
+    #[error("{store} was started but did not answer for {seconds} s: {problem}; the end of its log:\n{log}")]
+    Silent { store: &'static str, seconds: u64, problem: String, log: String },
+    #[error("preparing a database for tests: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("migrating a database for tests: {0}")]
+    Migrate(#[from] crate::postgres::MigrateError),
+    #[error("the address of a store for tests: {0}")]
+    Address(String),
+}
