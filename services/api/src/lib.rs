@@ -1,1 +1,24 @@
+//! The order API: takes orders, tells about them, searches them and shows the catalogue.
+//!
+//! A request's way: `http::router` → `http::middleware` (correlation id, metrics, limits) → one file for each action under
+//! `http` → `orders`, `search` or `catalogue`, which know nothing of HTTP → the stores. Errors are [`problem::Problem`]s.
 
+pub mod cli;
+pub mod config;
+pub mod openapi;
+pub mod orders;
+pub mod seed;
+pub mod server;
+
+mod cache;
+mod catalogue;
+mod http;
+mod metrics;
+mod monitor;
+mod page;
+mod problem;
+mod search;
+mod state;
+mod wake;
+
+pub use self::{config::Config, server::Server};

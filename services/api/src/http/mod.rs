@@ -1,0 +1,52 @@
+//! The HTTP interface: one file for each action, laid out like the paths.
+
+mod fields;
+mod middleware;
+mod orders;
+mod products;
+mod rules;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderValue, header},
+    middleware::{from_fn, from_fn_with_state},
+    response::IntoResponse,
+    routing::get,
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{openapi, problem::Problem, state::Shared};
+
+/// The largest body that is read.
+const BODY_LIMIT: usize = 16 * 1024;
+
+/// The documented routes.
+pub fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(orders::create::create))
+        .routes(routes!(orders::get::get))
+        .routes(routes!(orders::search::search))
+        .routes(routes!(products::list::list))
+        .routes(routes!(products::get::get))
+}
+
+/// All routes, with what happens around each.
+pub fn router(app: Shared) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router
+        .route("/openapi.json", get(document))
+        .fallback(async || Problem::no_such_path())
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn(middleware::limit_time))
+        .layer(CatchPanicLayer::custom(middleware::panicked))
+        .layer(from_fn_with_state(app.clone(), middleware::observe))
+        .with_state(app)
+}
+
+async fn document(State(app): State<Shared>) -> impl IntoResponse {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], app.openapi.clone())
+}

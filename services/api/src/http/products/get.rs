@@ -1,0 +1,35 @@
+//! `GET /products/{id}`
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+
+use crate::{
+    catalogue::{self, Product},
+    http::fields::path_id,
+    openapi::{BadRequest, StoreAway},
+    problem::Problem,
+    state::Shared,
+};
+
+/// One product.
+#[utoipa::path(
+    get,
+    path = "/products/{id}",
+    tag = "catalogue",
+    params(("id" = i64, Path, description = "The product's id", minimum = 1)),
+    responses(
+        (status = 200, description = "The product", body = Product),
+        BadRequest,
+        (status = 404, description = "There is no such product", body = Problem, content_type = "application/problem+json"),
+        StoreAway,
+    ),
+)]
+pub async fn get(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<Product>, Problem> {
+    let id = path_id(&id, "id")?;
+    let product = catalogue::by_id(&app.pool, id)
+        .await
+        .map_err(|error| Problem::from_postgres("reading the catalogue", &error))?;
+    product.map(Json).ok_or_else(|| Problem::unknown("product", id))
+}

@@ -1,0 +1,132 @@
+//! The API's metrics. No label holds anything a caller chose.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// From 1 ms to 10 s.
+const LATENCY_BUCKETS: [f64; 13] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Handles to the metrics; clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    attempts: Counter,
+    successes: Counter,
+    recoveries: Counter,
+    failures: Counter,
+    cache_hits: Counter,
+    cache_misses: Counter,
+    latency: Family<RequestLabels, Histogram>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+/// How an attempt to place an order ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderResult {
+    /// A new order.
+    Success,
+    /// A replay of an order that was there.
+    Recovered,
+    /// Refused or failed.
+    Failed,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            attempts: Counter::default(),
+            successes: Counter::default(),
+            recoveries: Counter::default(),
+            failures: Counter::default(),
+            cache_hits: Counter::default(),
+            cache_misses: Counter::default(),
+            latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
+        };
+        // The registry adds `_total` to the names of counters. Attempts are successes, recoveries and failures together.
+        let counters = [
+            (
+                "mcl_orders_create_attempt",
+                "Requests to place an order",
+                &metrics.attempts,
+            ),
+            ("mcl_orders_create_success", "Orders placed", &metrics.successes),
+            (
+                "mcl_orders_create_recovered",
+                "Requests answered with the order their key led to",
+                &metrics.recoveries,
+            ),
+            (
+                "mcl_orders_create_failed",
+                "Requests to place an order that were refused or failed",
+                &metrics.failures,
+            ),
+            (
+                "mcl_cache_search_hit",
+                "Searches answered from Redis",
+                &metrics.cache_hits,
+            ),
+            (
+                "mcl_cache_search_miss",
+                "Searches answered from Elasticsearch",
+                &metrics.cache_misses,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        let help = "Time from a request's arrival to the head of its answer";
+        registry.register_with_unit(
+            "http_request_duration",
+            help,
+            Unit::Seconds,
+            metrics.latency.clone(),
+        );
+        metrics
+    }
+
+    /// Somebody wants to place an order.
+    pub fn order_attempted(&self) {
+        self.attempts.inc();
+    }
+
+    /// That is what came of it.
+    pub fn order_ended(&self, result: OrderResult) {
+        match result {
+            OrderResult::Success => self.successes.inc(),
+            OrderResult::Recovered => self.recoveries.inc(),
+            OrderResult::Failed => self.failures.inc(),
+        };
+    }
+
+    /// A search was answered, by Redis or not.
+    pub fn searched(&self, from_cache: bool) {
+        if from_cache {
+            self.cache_hits.inc()
+        } else {
+            self.cache_misses.inc()
+        };
+    }
+
+    /// A request was answered. `route` is the route's pattern, not the path.
+    pub fn answered(&self, method: &'static str, route: &str, status: u16, latency: Duration) {
+        let labels = RequestLabels {
+            method,
+            route: route.to_owned(),
+            status,
+        };
+        self.latency.get_or_create(&labels).observe(latency.as_secs_f64());
+    }
+}

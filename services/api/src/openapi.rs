@@ -1,0 +1,77 @@
+//! The OpenAPI document, made from the handlers.
+
+use utoipa::{IntoResponses, OpenApi};
+
+use crate::{http, problem::Problem};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Commerce Pipeline",
+        description = "Takes orders, tells about them and finds them. Every answer carries `X-Correlation-Id`: the caller's, \
+                       if it is 1 to 80 visible ASCII characters, else a new one.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+        contact(),
+    ),
+    tags(
+        (name = "orders", description = "Placing orders and reading them"),
+        (name = "search", description = "Finding orders"),
+        (name = "catalogue", description = "What can be ordered"),
+    ),
+)]
+struct Head;
+
+/// The document without routes.
+pub(crate) fn head() -> utoipa::openapi::OpenApi {
+    Head::openapi()
+}
+
+/// The whole document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    http::routes().to_openapi()
+}
+
+/// The request is at fault.
+#[derive(IntoResponses)]
+#[allow(dead_code)]
+#[response(
+    status = 400,
+    description = "The request is malformed; `errors` names each field that is wrong",
+    content_type = "application/problem+json"
+)]
+pub(crate) struct BadRequest(#[to_schema] Problem);
+
+/// What a request with a body can be refused for, beside its fields.
+#[derive(IntoResponses)]
+#[allow(dead_code)]
+pub(crate) enum Refusals {
+    #[response(
+        status = 413,
+        description = "The body is too large",
+        content_type = "application/problem+json"
+    )]
+    TooLarge(#[to_schema] Problem),
+    #[response(
+        status = 415,
+        description = "The body is not JSON",
+        content_type = "application/problem+json"
+    )]
+    MediaType(#[to_schema] Problem),
+    #[response(
+        status = 422,
+        description = "The idempotency key was used for another request",
+        content_type = "application/problem+json"
+    )]
+    KeyReused(#[to_schema] Problem),
+}
+
+/// A store is away.
+#[derive(IntoResponses)]
+#[allow(dead_code)]
+#[response(
+    status = 503,
+    description = "A store is away; `Retry-After` says when to try again",
+    content_type = "application/problem+json"
+)]
+pub(crate) struct StoreAway(#[to_schema] Problem);

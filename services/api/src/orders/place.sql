@@ -1,0 +1,42 @@
+-- Writes new orders, takes their stock and logs their events. Returns the ids of the orders written, in the order of
+-- the parameters; fewer where another transaction has taken a key meanwhile.
+with input as materialized (
+    select nextval('orders_order_id_seq') as order_id, line.*
+      from unnest($1::text[], $2::text[], $3::bytea[], $4::bigint[], $5::integer[], $6::text[], $7::uuid[], $8::text[])
+           as line (user_id, idempotency_key, request_hash, sku_id, quantity, correlation_id, event_id, traceparent)
+), placed as (
+    insert into orders (order_id, user_id, sku_id, quantity, status, idempotency_key, request_hash, correlation_id)
+    overriding system value
+    select order_id, user_id, sku_id, quantity, 'CREATED', idempotency_key, request_hash, correlation_id
+      from input
+     order by user_id, idempotency_key, order_id
+        on conflict on constraint orders_idempotency do nothing
+    returning *
+), taken as (
+    update skus
+       set stock = skus.stock - total.quantity, version = skus.version + 1, updated_at = now()
+      from (select sku_id, sum(quantity) as quantity from input group by sku_id) as total
+     where skus.sku_id = total.sku_id
+), logged as (
+    -- The payload is commerce_core::event::OrderEvent.
+    insert into outbox_log (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, payload, headers,
+                            correlation_id)
+    select input.event_id, 'order', order_id::text, placed.version, 'order.created',
+           jsonb_build_object(
+               'orderId', order_id::text,
+               'skuId', placed.sku_id,
+               'quantity', placed.quantity,
+               'userId', placed.user_id,
+               'status', placed.status,
+               'version', placed.version,
+               'correlationId', placed.correlation_id,
+               'eventType', 'ORDER_CREATED',
+               'createdAt', to_char(placed.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+           ),
+           jsonb_strip_nulls(jsonb_build_object('traceparent', input.traceparent)),
+           placed.correlation_id
+      from placed
+      join input using (order_id)
+     order by order_id
+)
+select order_id from placed order by order_id

@@ -1,0 +1,157 @@
+//! Serving: ports, background tasks, and stopping without losing a request.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use commerce_core::admin::{AdminServer, Readiness};
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cache::Cache,
+    config::Config,
+    http,
+    metrics::Metrics,
+    monitor::Monitor,
+    openapi,
+    orders::{intake::Intake, replay::Replays},
+    search::{REQUEST_TIMEOUT, Search},
+    state::App,
+    wake::Wake,
+};
+
+/// How long requests may take to end after the server was asked to stop. Kubernetes grants 30 s.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// A running API.
+#[derive(Debug)]
+pub struct Server {
+    http_address: SocketAddr,
+    admin_address: SocketAddr,
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Server {
+    /// Binds both ports and serves until `stop`. Stores may be away: requests that need one are answered with 503.
+    pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let readiness = Readiness::default();
+        let monitor = Monitor::new(&readiness);
+        let pool = config.postgres.pool("commerce-api");
+        let client = config.elasticsearch.client(REQUEST_TIMEOUT)?;
+        let alias = config.elasticsearch.index;
+        let cache = Arc::new(Cache::new(&config.redis).context("preparing the Redis client")?);
+        let wake = Wake::default();
+        let app = Arc::new(App {
+            pool: pool.clone(),
+            intake: Intake::new(pool.clone(), wake.clone()),
+            replays: Replays::new(cache.clone(), config.idempotency_ttl),
+            search: Search::new(client.clone(), alias.clone(), cache, config.search_cache_ttl),
+            metrics,
+            openapi: openapi::document()
+                .to_json()
+                .context("writing the OpenAPI document")?
+                .into(),
+        });
+
+        let address = config.http_address;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on HTTP_ADDR {address}"))?;
+        let http_address = listener.local_addr().context("asking for the HTTP port")?;
+        let address = config.admin_address;
+        let admin = AdminServer::bind(address, readiness, registry)
+            .await
+            .with_context(|| format!("listening on ADMIN_ADDR {address}"))?;
+        let admin_address = admin.local_addr().context("asking for the admin port")?;
+
+        // The admin port and the background tasks outlive the last request.
+        let drained = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let background = drained.clone();
+        tasks.spawn(async move { admin.serve(background).await.context("serving the admin port") });
+        let background = drained.clone();
+        let (watched, redis) = (app.clone(), config.redis);
+        tasks.spawn(async move {
+            monitor.run(watched, client, alias, redis, background).await;
+            Ok(())
+        });
+        let background = drained.clone();
+        tasks.spawn(async move {
+            wake.run(pool, background).await;
+            Ok(())
+        });
+        let (router, stopping) = (http::router(app.clone()), stop.clone());
+        tasks.spawn(async move {
+            let _drained = drained.drop_guard();
+            serve(listener, router, stopping).await?;
+            app.pool.close().await;
+            Ok(())
+        });
+        tracing::info!(%http_address, %admin_address, "serving");
+        Ok(Self {
+            http_address,
+            admin_address,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where the API listens; with port 0, the port that was chosen.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Where the admin port listens.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Waits until it has stopped: after its token was cancelled and requests have ended, or because a part failed.
+    pub async fn stopped(mut self) -> anyhow::Result<()> {
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.context("a task of the server panicked")??;
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Stops it and waits until it has.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.stopped().await
+    }
+}
+
+/// Serves until `stop`, then lets requests end.
+async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
+    // Answers are small and whole; waiting for more to send only delays them.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "could not set TCP_NODELAY");
+        }
+    });
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let serving = tokio::spawn(serving.into_future());
+    let abort = serving.abort_handle();
+    stop.cancelled().await;
+    match timeout(DRAIN, serving).await {
+        Ok(ended) => ended
+            .context("the HTTP server panicked")?
+            .context("serving the HTTP port"),
+        Err(_) => {
+            abort.abort();
+            tracing::warn!(
+                seconds = DRAIN.as_secs(),
+                "some requests did not end in time; dropping them"
+            );
+            Ok(())
+        }
+    }
+}
