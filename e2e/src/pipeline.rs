@@ -1,0 +1,177 @@
+//! One `CommercePipeline` of the cluster.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::Value;
+
+use crate::{
+    cluster::{Cluster, Kind, OWNED, PIPELINES, PODS},
+    eventually::eventually,
+};
+
+/// The conditions of a pipeline that is not suspended, `Ready` first.
+pub const CONDITIONS: [&str; 8] = [
+    "Ready",
+    "StoresReachable",
+    "SchemaReady",
+    "TopicsReady",
+    "IndexReady",
+    "ApiAvailable",
+    "RelayAvailable",
+    "IndexerAvailable",
+];
+
+/// How long a pipeline may take from its creation, or from a disturbance, to being ready: pods start on a busy machine.
+pub const READY: Duration = Duration::from_secs(150);
+
+/// A pipeline by its name.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    pub cluster: Cluster,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Pipeline {
+    #[must_use]
+    pub fn new(cluster: &Cluster, namespace: &str, name: &str) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The one that `make up` applied.
+    #[must_use]
+    pub fn shop(cluster: &Cluster) -> Self {
+        Self::new(cluster, "shop", "shop")
+    }
+
+    pub async fn object(&self) -> Result<Value> {
+        self.cluster.get(PIPELINES, &self.namespace, &self.name).await
+    }
+
+    pub async fn conditions(&self) -> Result<Vec<Condition>> {
+        let object = self.object().await?;
+        let conditions = object
+            .pointer("/status/conditions")
+            .cloned()
+            .context("it has no conditions yet")?;
+        serde_json::from_value(conditions).context("reading the conditions")
+    }
+
+    pub async fn condition(&self, name: &str) -> Result<Condition> {
+        let conditions = self.conditions().await?;
+        conditions
+            .into_iter()
+            .find(|c| c.type_ == name)
+            .with_context(|| format!("it has no condition {name}"))
+    }
+
+    /// Waits until the spec as it is now has been carried out.
+    pub async fn ready(&self) -> Result<()> {
+        self.ready_within(READY).await
+    }
+
+    pub async fn ready_within(&self, bound: Duration) -> Result<()> {
+        eventually(&format!("{} is ready", self.name), bound, async || {
+            let generation = self
+                .object()
+                .await?
+                .pointer("/metadata/generation")
+                .and_then(Value::as_i64);
+            let ready = self.condition("Ready").await?;
+            ensure!(
+                ready.observed_generation == generation,
+                "Ready speaks of another generation than {generation:?}"
+            );
+            ensure!(
+                ready.status == "True",
+                "Ready is {}: {}: {}",
+                ready.status,
+                ready.reason,
+                ready.message
+            );
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until a condition has that status, and gives it.
+    pub async fn reaches(&self, condition: &str, status: &str, bound: Duration) -> Result<Condition> {
+        eventually(
+            &format!("{condition} of {} becomes {status}", self.name),
+            bound,
+            async || {
+                let found = self.condition(condition).await?;
+                ensure!(
+                    found.status == status,
+                    "it is {}: {}: {}",
+                    found.status,
+                    found.reason,
+                    found.message
+                );
+                Ok(found)
+            },
+        )
+        .await
+    }
+
+    /// Every object that the pipeline owns, with its kind.
+    pub async fn owned(&self) -> Result<Vec<(Kind, Value)>> {
+        let uid = self.object().await?["metadata"]["uid"].clone();
+        let mut owned = Vec::new();
+        for kind in OWNED {
+            for object in self.cluster.list(kind, &self.namespace, "").await? {
+                let owners = object
+                    .pointer("/metadata/ownerReferences")
+                    .and_then(Value::as_array);
+                if owners.is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == uid)) {
+                    owned.push((kind, object));
+                }
+            }
+        }
+        Ok(owned)
+    }
+
+    /// The pods of one component, or of all where it is empty; migration pods are never among them.
+    pub async fn pods(&self, component: &str) -> Result<Vec<Value>> {
+        let selector = match component {
+            "" => format!("app.kubernetes.io/instance={}", self.name),
+            _ => format!(
+                "app.kubernetes.io/instance={},app.kubernetes.io/component={component}",
+                self.name
+            ),
+        };
+        let pods = self.cluster.list(PODS, &self.namespace, &selector).await?;
+        Ok(pods
+            .into_iter()
+            .filter(|pod| pod.pointer("/metadata/labels/pod-template-hash").is_some())
+            .collect())
+    }
+
+    pub async fn delete(&self) -> Result<()> {
+        self.cluster.delete(PIPELINES, &self.namespace, &self.name).await
+    }
+}
+
+/// The name of an object.
+#[must_use]
+pub fn name(object: &Value) -> &str {
+    object
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// The uid of an object: another object of the same name has another one.
+#[must_use]
+pub fn uid(object: &Value) -> &str {
+    object
+        .pointer("/metadata/uid")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}

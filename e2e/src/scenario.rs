@@ -1,0 +1,170 @@
+//! One end-to-end test: it runs alone, on a pipeline `shop` that is ready; afterwards it cleans up behind itself, and where it
+//! failed it shows everything that was involved.
+
+use std::{any::Any, cell::RefCell, collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow};
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use tokio::{sync::Mutex, time::timeout};
+
+use crate::{cluster::Cluster, environment::Environment, pipeline::Pipeline};
+
+/// No scenario takes longer than this, nor may cleaning up behind one.
+const BOUND: Duration = Duration::from_secs(400);
+const OPERATOR_NAMESPACE: &str = "commerce-system";
+
+/// Two cores carry one scenario at a time; and one that takes a store away would fail another's.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+type Cleanup = (String, LocalBoxFuture<'static, Result<()>>);
+
+/// What a test body is given.
+pub struct Scenario {
+    pub cluster: Cluster,
+    /// The pipeline that `make up` applied.
+    pub shop: Pipeline,
+    /// Namespaces to be shown where the scenario fails.
+    involved: RefCell<BTreeSet<String>>,
+    cleanups: RefCell<Vec<Cleanup>>,
+}
+
+impl std::fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scenario")
+            .field("involved", &self.involved)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs a test body.
+pub async fn scenario(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let cluster = Cluster::connect().await?;
+    let shop = Pipeline::shop(&cluster);
+    let involved = BTreeSet::from([shop.namespace.clone(), OPERATOR_NAMESPACE.to_owned()]);
+    let scenario = Scenario {
+        cluster,
+        shop,
+        involved: RefCell::new(involved),
+        cleanups: RefCell::default(),
+    };
+
+    let work = async {
+        scenario
+            .shop
+            .ready()
+            .await
+            .context("before the test began; `make up` leaves a pipeline that is ready")?;
+        body(&scenario).await
+    };
+    let outcome = bounded("the test", work).await;
+    if outcome.is_err() {
+        let involved = scenario.involved.borrow().clone();
+        show(&scenario.cluster.environment, &involved).await;
+    }
+    let cleaned = scenario.clean_up().await;
+    outcome.and(cleaned)
+}
+
+impl Scenario {
+    /// Shows this namespace too where the scenario fails.
+    pub fn involve(&self, namespace: &str) {
+        self.involved.borrow_mut().insert(namespace.to_owned());
+    }
+
+    /// Runs `cleanup` when the scenario is over, however it ends; the last one first.
+    pub fn afterwards(&self, what: impl Into<String>, cleanup: impl Future<Output = Result<()>> + 'static) {
+        self.cleanups
+            .borrow_mut()
+            .push((what.into(), cleanup.boxed_local()));
+    }
+
+    /// Every cleanup runs, also where another has failed; the first error counts.
+    async fn clean_up(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        loop {
+            let next = self.cleanups.borrow_mut().pop();
+            let Some((what, cleanup)) = next else {
+                return outcome;
+            };
+            let cleaned = bounded("cleaning up", cleanup).await;
+            outcome = outcome.and(cleaned.with_context(|| format!("afterwards: {what}")));
+        }
+    }
+}
+
+/// Turns a panic, and a time that is over, into an error.
+async fn bounded(what: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
+    match timeout(BOUND, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => Err(anyhow!("{}", message(panic.as_ref()))),
+        Err(_) => Err(anyhow!("{what} took more than {} s", BOUND.as_secs())),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message")
+}
+
+/// Prints what a person would look at first, namespace by namespace.
+async fn show(environment: &Environment, namespaces: &BTreeSet<String>) {
+    for namespace in namespaces {
+        eprintln!("\n======== {namespace} ========");
+        let objects = "commercepipelines,deployments,statefulsets,jobs,pods,ingresses";
+        show_command(environment, &["get", objects, "-n", namespace, "-o", "wide"]).await;
+        let conditions = "jsonpath={range .items[*]}{.metadata.name}:{\"\\n\"}{range .status.conditions[*]}  \
+                          {.type}={.status} {.reason}: {.message}{\"\\n\"}{end}{end}";
+        show_command(
+            environment,
+            &["get", "commercepipelines", "-n", namespace, "-o", conditions],
+        )
+        .await;
+        show_command(
+            environment,
+            &[
+                "get",
+                "events",
+                "-n",
+                namespace,
+                "--sort-by=.metadata.creationTimestamp",
+            ],
+        )
+        .await;
+        let pods = environment
+            .kubectl(&["get", "pods", "-n", namespace, "-o", "name"])
+            .await
+            .unwrap_or_default();
+        for pod in pods.lines() {
+            let logs = [
+                "logs",
+                "-n",
+                namespace,
+                pod,
+                "--all-containers",
+                "--prefix",
+                "--tail=50",
+            ];
+            show_command(environment, &logs).await;
+            if restarted(environment, namespace, pod).await {
+                show_command(environment, &[logs.as_slice(), &["--previous"]].concat()).await;
+            }
+        }
+    }
+}
+
+async fn restarted(environment: &Environment, namespace: &str, pod: &str) -> bool {
+    let counts = "jsonpath={.status.containerStatuses[*].restartCount}";
+    let counts = environment
+        .kubectl(&["get", "-n", namespace, pod, "-o", counts])
+        .await
+        .unwrap_or_default();
+    counts.split_whitespace().any(|count| count != "0")
+}
+
+async fn show_command(environment: &Environment, arguments: &[&str]) {
+    let printed = environment.kubectl(arguments).await;
+    let printed = printed.unwrap_or_else(|error| format!("{error:#}"));
+    eprintln!("\n---- kubectl {}\n{}", arguments.join(" "), printed.trim_end());
+}

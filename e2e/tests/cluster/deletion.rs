@@ -1,0 +1,128 @@
+//! Deleting a pipeline removes all that it owns in the cluster; `deletionPolicy` decides on what is in the stores.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use commerce_e2e::{
+    cluster::{OWNED, PIPELINES, PODS},
+    eventually::eventually,
+    orders::{Order, new_user},
+    pipeline::name,
+    scenario::scenario,
+    tenant::Tenant,
+};
+use serde_json::json;
+
+const GONE: Duration = Duration::from_mins(1);
+
+#[tokio::test]
+async fn retain_keeps_everything_for_a_successor_and_delete_removes_it() -> Result<()> {
+    scenario(async |s| {
+        let mut tenant = Tenant::prepare(s, "deletion").await?;
+        tenant.spec["deletionPolicy"] = json!("Retain");
+        tenant.apply().await?;
+        tenant.pipeline.ready().await?;
+        let user = new_user();
+        let orders = tenant.orders()?;
+        let id = orders.place(&Order::of(&user)).await?;
+        orders
+            .finds(&user, std::slice::from_ref(&id), Duration::from_secs(5))
+            .await?;
+        let before = (
+            tenant.topics().await?,
+            tenant.indices_and_template().await?,
+            tenant.tables().await?,
+        );
+        assert_eq!(before.0.len(), 4, "topics: {:?}", before.0);
+        assert_eq!(
+            (before.1.0.len(), before.1.1),
+            (1, true),
+            "an index and its template"
+        );
+        ensure!(
+            before.2.iter().any(|table| table == "orders"),
+            "tables: {:?}",
+            before.2
+        );
+
+        delete(&tenant).await?;
+        let after = (
+            tenant.topics().await?,
+            tenant.indices_and_template().await?,
+            tenant.tables().await?,
+        );
+        assert_eq!(after, before, "Retain keeps topics, index, template and tables");
+
+        tenant.spec["deletionPolicy"] = json!("Delete");
+        tenant.apply().await?;
+        tenant.pipeline.ready().await?;
+        let found = orders
+            .finds(&user, std::slice::from_ref(&id), Duration::from_secs(5))
+            .await?;
+        assert_eq!(
+            found[&id]["userId"], user,
+            "the successor goes on with what was kept"
+        );
+        let another = orders.place(&Order::of(&user)).await?;
+        orders
+            .finds(&user, &[id, another], Duration::from_secs(5))
+            .await?;
+
+        delete(&tenant).await?;
+        assert_eq!(tenant.indices_and_template().await?, (vec![], false));
+        assert_eq!(tenant.tables().await?, Vec::<String>::new());
+        // Kafka answers before the last broker has forgotten a topic.
+        eventually("the topics are gone", Duration::from_secs(10), async || {
+            let left = tenant.topics().await?;
+            ensure!(left.is_empty(), "there are {left:?}");
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// The Secrets go at the same time as the pipeline that needs them to clean up the stores.
+#[tokio::test]
+async fn a_namespace_with_a_live_pipeline_can_be_deleted() -> Result<()> {
+    scenario(async |s| {
+        let mut tenant = Tenant::prepare(s, "namespace").await?;
+        tenant.spec["deletionPolicy"] = json!("Delete");
+        tenant.apply().await?;
+        tenant.pipeline.ready().await?;
+        s.cluster
+            .delete_namespace(&tenant.pipeline.namespace, Duration::from_secs(90))
+            .await
+    })
+    .await
+}
+
+/// Deletes the pipeline, and waits until it is gone with all that it owned.
+async fn delete(tenant: &Tenant) -> Result<()> {
+    let pipeline = &tenant.pipeline;
+    let owned = pipeline.owned().await?;
+    ensure!(
+        owned.len() >= 3 + 1 + 1 + 1,
+        "three Deployments, a Service, a Job, an Ingress: {}",
+        owned.len()
+    );
+    pipeline.delete().await?;
+    pipeline
+        .cluster
+        .gone(PIPELINES, &pipeline.namespace, &pipeline.name, GONE)
+        .await?;
+    eventually("what it owned is gone, and its pods", GONE, async || {
+        let mut left = Vec::new();
+        for kind in OWNED.into_iter().chain([PODS]) {
+            for object in pipeline.cluster.list(kind, &pipeline.namespace, "").await? {
+                // What Kubernetes itself puts into every namespace.
+                if !matches!(name(&object), "default" | "kube-root-ca.crt") {
+                    left.push(format!("{} of the {}", name(&object), kind.plural));
+                }
+            }
+        }
+        ensure!(left.is_empty(), "there are {}", left.join(", "));
+        Ok(())
+    })
+    .await
+}

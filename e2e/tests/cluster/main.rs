@@ -1,0 +1,12 @@
+//! The end-to-end tests: one promise a module, on the cluster that `make up` made. `make e2e` runs them.
+
+mod away;
+mod bad_specs;
+mod deletion;
+mod healing;
+mod isolation;
+mod load;
+mod order;
+mod ready;
+mod releases;
+mod restarts;
