@@ -36,13 +36,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn postgres_keeps_committed_rows_over_a_kill_and_can_be_paused() -> Result<()> {
     let store = Postgres::start().await?;
     let mut connection = PgConnection::connect(&store.url()).await?;
-    connection.execute("create table kept (n int); insert into kept values (7)").await?;
+    connection
+        .execute("create table kept (n int); insert into kept values (7)")
+        .await?;
     store.kill()?;
     assert!(connection.ping().await.is_err(), "a killed server answered");
 
     store.restart().await?;
     let mut connection = PgConnection::connect(&store.url()).await?;
-    assert_eq!(connection.fetch_one("select n from kept").await?.get::<i32, _>(0), 7);
+    assert_eq!(
+        connection.fetch_one("select n from kept").await?.get::<i32, _>(0),
+        7
+    );
 
     store.pause()?;
     assert!(silent(connection.ping()).await, "a paused server answered");
@@ -57,25 +62,48 @@ async fn kafka_keeps_acknowledged_records_over_a_kill_and_can_be_paused() -> Res
     let store = Kafka::start().await?;
     let config = KafkaConfig::plaintext(store.bootstrap(), "");
     let admin: AdminClient<DefaultClientContext> = config.client("test").create()?;
-    admin.create_topics([&NewTopic::new("kept", 1, TopicReplication::Fixed(1))], &AdminOptions::new()).await?;
-    let producer: FutureProducer = config.client("test").set("message.timeout.ms", "10000").create()?;
+    admin
+        .create_topics(
+            [&NewTopic::new("kept", 1, TopicReplication::Fixed(1))],
+            &AdminOptions::new(),
+        )
+        .await?;
+    let producer: FutureProducer = config
+        .client("test")
+        .set("message.timeout.ms", "10000")
+        .create()?;
     let record = FutureRecord::to("kept").key("7").payload("seven");
-    producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
+    producer
+        .send(record, PATIENCE)
+        .await
+        .map_err(|(error, _)| error)?;
     store.kill()?;
-    assert!(TcpStream::connect(store.bootstrap()).is_err(), "a killed broker accepts connections");
+    assert!(
+        TcpStream::connect(store.bootstrap()).is_err(),
+        "a killed broker accepts connections"
+    );
 
     store.restart().await?;
     let mut client = config.client("test");
-    let consumer: StreamConsumer = client.set("group.id", "test").set("auto.offset.reset", "earliest").create()?;
+    let consumer: StreamConsumer = client
+        .set("group.id", "test")
+        .set("auto.offset.reset", "earliest")
+        .create()?;
     consumer.subscribe(&["kept"])?;
     let record = timeout(PATIENCE, consumer.recv()).await??.detach();
     assert_eq!(record.payload(), Some("seven".as_bytes()));
 
     store.pause()?;
     let record = || FutureRecord::to("kept").key("8").payload("eight");
-    assert!(silent(producer.send(record(), PATIENCE)).await, "a paused broker acknowledged");
+    assert!(
+        silent(producer.send(record(), PATIENCE)).await,
+        "a paused broker acknowledged"
+    );
     store.resume()?;
-    producer.send(record(), PATIENCE).await.map_err(|(error, _)| error)?;
+    producer
+        .send(record(), PATIENCE)
+        .await
+        .map_err(|(error, _)| error)?;
     drop((consumer, producer, admin));
     gone_when_dropped(store)
 }
@@ -83,19 +111,42 @@ async fn kafka_keeps_acknowledged_records_over_a_kill_and_can_be_paused() -> Res
 #[tokio::test]
 async fn elasticsearch_keeps_acknowledged_documents_over_a_kill_and_can_be_paused() -> Result<()> {
     let store = Elasticsearch::start().await?;
-    let client = commerce_core::elasticsearch::ElasticsearchConfig::open(store.url().clone(), "").client(PATIENCE)?;
-    body("create", client.indices().create(IndicesCreateParts::Index("kept")).send().await).await?;
+    let client =
+        commerce_core::elasticsearch::ElasticsearchConfig::open(store.url().clone(), "").client(PATIENCE)?;
+    body(
+        "create",
+        client
+            .indices()
+            .create(IndicesCreateParts::Index("kept"))
+            .send()
+            .await,
+    )
+    .await?;
     let document = json!({"n": 7});
-    body("index", client.index(IndexParts::IndexId("kept", "7")).body(&document).send().await).await?;
+    body(
+        "index",
+        client
+            .index(IndexParts::IndexId("kept", "7"))
+            .body(&document)
+            .send()
+            .await,
+    )
+    .await?;
     store.kill()?;
-    assert!(client.get(GetParts::IndexId("kept", "7")).send().await.is_err(), "a killed node answered");
+    assert!(
+        client.get(GetParts::IndexId("kept", "7")).send().await.is_err(),
+        "a killed node answered"
+    );
 
     store.restart().await?;
     let found = body("get", client.get(GetParts::IndexId("kept", "7")).send().await).await?;
     assert_eq!(found["_source"], document);
 
     store.pause()?;
-    assert!(silent(client.get(GetParts::IndexId("kept", "7")).send()).await, "a paused node answered");
+    assert!(
+        silent(client.get(GetParts::IndexId("kept", "7")).send()).await,
+        "a paused node answered"
+    );
     store.resume()?;
     body("get", client.get(GetParts::IndexId("kept", "7")).send().await).await?;
     gone_when_dropped(store)
@@ -108,14 +159,20 @@ async fn redis_keeps_answered_writes_over_a_kill_and_can_be_paused() -> Result<(
     let mut connection = client.get_multiplexed_async_connection().await?;
     let () = connection.set("kept", 7).await?;
     store.kill()?;
-    assert!(client.get_multiplexed_async_connection().await.is_err(), "a killed server answered");
+    assert!(
+        client.get_multiplexed_async_connection().await.is_err(),
+        "a killed server answered"
+    );
 
     store.restart().await?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     assert_eq!(connection.get::<_, i32>("kept").await?, 7);
 
     store.pause()?;
-    assert!(silent(connection.get::<_, i32>("kept")).await, "a paused server answered");
+    assert!(
+        silent(connection.get::<_, i32>("kept")).await,
+        "a paused server answered"
+    );
     store.resume()?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     assert_eq!(connection.get::<_, i32>("kept").await?, 7);
@@ -128,7 +185,9 @@ async fn each_caller_of_the_shared_stores_has_a_corner_of_its_own() -> Result<()
     assert_ne!(one.url(), other.url());
     let insert = "insert into products (name) values ('only here')";
     one.pool().execute(insert).await?;
-    let count: i64 = sqlx::query_scalar("select count(*) from products").fetch_one(&other.pool()).await?;
+    let count: i64 = sqlx::query_scalar("select count(*) from products")
+        .fetch_one(&other.pool())
+        .await?;
     assert_eq!(count, 0);
 
     let (one, other) = (shared().redis_config().await?, shared().redis_config().await?);
@@ -146,8 +205,14 @@ async fn stores_end_with_a_killed_test_process() -> Result<()> {
         .stderr(Stdio::null())
         .spawn()?;
     let output = BufReader::new(holder.stdout.take().context("the holder has no output")?);
-    let line = output.lines().map_while(Result::ok).find(|line| line.contains("holding "));
-    let folder = line.as_deref().and_then(|line| line.split("holding ").nth(1)).context("no store was started")?;
+    let line = output
+        .lines()
+        .map_while(Result::ok)
+        .find(|line| line.contains("holding "));
+    let folder = line
+        .as_deref()
+        .and_then(|line| line.split("holding ").nth(1))
+        .context("no store was started")?;
     assert!(Path::new(folder).exists());
     holder.kill()?;
     holder.wait()?;
@@ -170,7 +235,10 @@ async fn silent<T, E>(call: impl Future<Output = Result<T, E>>) -> bool {
 /// Drops the store and waits until nothing of it is left.
 fn gone_when_dropped<S: Deref<Target = Process>>(store: S) -> Result<()> {
     let folder = store.folder().to_owned();
-    anyhow::ensure!(!processes_in(&folder)?.is_empty(), "the store has no process that can be recognised");
+    anyhow::ensure!(
+        !processes_in(&folder)?.is_empty(),
+        "the store has no process that can be recognised"
+    );
     drop(store);
     anyhow::ensure!(!folder.exists(), "{} is still there", folder.display());
     let left = processes_in(&folder)?;
@@ -184,7 +252,9 @@ fn processes_in(folder: &Path) -> Result<Vec<String>> {
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path();
         // Processes come and go while this looks.
-        let Ok(working) = std::fs::read_link(path.join("cwd")) else { continue };
+        let Ok(working) = std::fs::read_link(path.join("cwd")) else {
+            continue;
+        };
         if working.starts_with(folder) {
             found.push(path.display().to_string());
         }

@@ -29,13 +29,20 @@ async fn assemble() -> Result<PathBuf, Error> {
         .stdin(Stdio::null())
         .output()
         .await
-        .map_err(|error| problem(format!("could not be run: {error}; COMMERCE_STORES may name a folder with them")))?;
+        .map_err(|error| {
+            problem(format!(
+                "could not be run: {error}; COMMERCE_STORES may name a folder with them"
+            ))
+        })?;
     if !output.status.success() {
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(problem(format!("failed with {}:\n{log}", output.status)));
     }
     let printed = String::from_utf8_lossy(&output.stdout);
-    let folder = printed.lines().last().ok_or_else(|| problem("printed no folder".to_owned()))?;
+    let folder = printed
+        .lines()
+        .last()
+        .ok_or_else(|| problem("printed no folder".to_owned()))?;
     Ok(PathBuf::from(folder))
 }
 

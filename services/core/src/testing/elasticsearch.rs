@@ -69,7 +69,11 @@ impl Elasticsearch {
         let url = Url::parse(&url).map_err(|error| Error::Address(format!("{url}: {error}")))?;
         let config = ElasticsearchConfig::open(url.clone(), "");
         let process = Process::start(spec, move || health(config.clone()).boxed()).await?;
-        Ok(Self { process, url, _port: port })
+        Ok(Self {
+            process,
+            url,
+            _port: port,
+        })
     }
 
     /// `http://127.0.0.1:<port>/`
@@ -109,9 +113,18 @@ cluster.routing.allocation.disk.threshold_enabled: false
 }
 
 async fn health(config: ElasticsearchConfig) -> Result<(), String> {
-    let client = config.client(Duration::from_secs(5)).map_err(|error| error.to_string())?;
+    let client = config
+        .client(Duration::from_secs(5))
+        .map_err(|error| error.to_string())?;
     let cluster = client.cluster();
     // After a restart, 200 and yellow also says that the indices' primaries are there.
-    let ask = cluster.health(ClusterHealthParts::None).wait_for_status(WaitForStatus::Yellow).timeout("4s").send();
-    body("report its health", ask.await).await.map(drop).map_err(|error| error.to_string())
+    let ask = cluster
+        .health(ClusterHealthParts::None)
+        .wait_for_status(WaitForStatus::Yellow)
+        .timeout("4s")
+        .send();
+    body("report its health", ask.await)
+        .await
+        .map(drop)
+        .map_err(|error| error.to_string())
 }

@@ -23,7 +23,8 @@ const SCRIPT: &str = r#"
         -Dlog4j2.configurationFile=log4j2.xml -cp "$STORES/kafka/lib/*" kafka.Kafka server.properties
 "#;
 
-const META: &str = "version=1\ncluster.id=commercetestscluster00\nnode.id=1\ndirectory.id=commercetestsdirectory\n";
+const META: &str =
+    "version=1\ncluster.id=commercetestscluster00\nnode.id=1\ndirectory.id=commercetestsdirectory\n";
 
 /// A running Kafka; [`Process`] has what can be done to it.
 #[derive(Debug)]
@@ -54,7 +55,11 @@ impl Kafka {
         };
         let address = bootstrap(&broker);
         let process = Process::start(spec, move || metadata(address.clone()).boxed()).await?;
-        Ok(Self { process, broker, _controller: controller })
+        Ok(Self {
+            process,
+            broker,
+            _controller: controller,
+        })
     }
 
     /// `127.0.0.1:<port>`
@@ -109,7 +114,9 @@ fn bootstrap(broker: &Port) -> String {
 /// The broker answers a client only when it has joined its cluster.
 async fn metadata(address: String) -> Result<(), String> {
     // librdkafka complains in the log about a port that nobody listens on.
-    TcpStream::connect(&address).await.map_err(|error| error.to_string())?;
+    TcpStream::connect(&address)
+        .await
+        .map_err(|error| error.to_string())?;
     let ask = move || {
         let mut client = KafkaConfig::plaintext(address, "").client("readiness");
         let consumer: BaseConsumer = client.set_log_level(RDKafkaLogLevel::Emerg).create()?;

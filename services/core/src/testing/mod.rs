@@ -34,11 +34,20 @@ pub enum Error {
     #[error("finding the stores' programs: {0}")]
     Distribution(String),
     #[error("{action} of {store}: {source}")]
-    Process { store: &'static str, action: &'static str, source: std::io::Error },
+    Process {
+        store: &'static str,
+        action: &'static str,
+        source: std::io::Error,
+    },
     #[error("{store} ended while it started; the end of its log:\n{log}")]
     Ended { store: &'static str, log: String },
     #[error("{store} was started but did not answer for {seconds} s: {problem}; the end of its log:\n{log}")]
-    Silent { store: &'static str, seconds: u64, problem: String, log: String },
+    Silent {
+        store: &'static str,
+        seconds: u64,
+        problem: String,
+        log: String,
+    },
     #[error("preparing a database for tests: {0}")]
     Database(#[from] sqlx::Error),
     #[error("migrating a database for tests: {0}")]

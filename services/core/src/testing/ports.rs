@@ -26,10 +26,16 @@ impl Port {
         fs::create_dir_all(&folder)?;
         loop {
             let number = random_port();
-            let claim = File::options().create(true).append(true).open(folder.join(number.to_string()))?;
+            let claim = File::options()
+                .create(true)
+                .append(true)
+                .open(folder.join(number.to_string()))?;
             let free = claim.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok();
             if free {
-                return Ok(Self { number, _claim: claim });
+                return Ok(Self {
+                    number,
+                    _claim: claim,
+                });
             }
         }
     }

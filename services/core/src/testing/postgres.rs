@@ -53,7 +53,11 @@ impl Postgres {
     pub async fn start_with(durability: Durability) -> Result<Self, Error> {
         let stores = distribution::stores().await?;
         let port = Port::claim().map_err(failure("postgres", "finding a port"))?;
-        let fsync = if durability == Durability::Full { "on" } else { "off" };
+        let fsync = if durability == Durability::Full {
+            "on"
+        } else {
+            "off"
+        };
         let spec = Spec {
             store: "postgres",
             script: SCRIPT,
@@ -67,8 +71,12 @@ impl Postgres {
         let url = url(&port, "postgres", "postgres");
         let process = Process::start(spec, move || ping(url.clone()).boxed()).await?;
         let postgres = Self { process, port };
-        postgres.admin(format!("create role {ROLE} login createdb")).await?;
-        postgres.admin(format!("create database {ROLE} owner {ROLE}")).await?;
+        postgres
+            .admin(format!("create role {ROLE} login createdb"))
+            .await?;
+        postgres
+            .admin(format!("create database {ROLE} owner {ROLE}"))
+            .await?;
         Ok(postgres)
     }
 

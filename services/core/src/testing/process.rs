@@ -67,11 +67,17 @@ impl Process {
         let store = spec.store;
         let unprivileged = (user().map_err(failure(store, "finding the user"))? == 0).then_some(UNPRIVILEGED);
         let folder = make_folder(store, unprivileged).map_err(failure(store, "making the folder"))?;
-        let supervisor =
-            Supervisor::spawn(&spec, &folder, unprivileged).map_err(failure(store, "starting the supervisor"))?;
-        let process = Self { store, folder, supervisor: Mutex::new(supervisor), probe: Box::new(probe) };
+        let supervisor = Supervisor::spawn(&spec, &folder, unprivileged)
+            .map_err(failure(store, "starting the supervisor"))?;
+        let process = Self {
+            store,
+            folder,
+            supervisor: Mutex::new(supervisor),
+            probe: Box::new(probe),
+        };
         for (name, content) in &spec.files {
-            fs::write(process.folder.join(name), content).map_err(failure(store, "writing the configuration"))?;
+            fs::write(process.folder.join(name), content)
+                .map_err(failure(store, "writing the configuration"))?;
         }
         process.restart().await?;
         Ok(process)
@@ -124,10 +130,18 @@ impl Process {
                 Err(_) => "no answer within 5 s".to_owned(),
             };
             if self.command("ask")? == "ended" {
-                return Err(Error::Ended { store, log: self.log() });
+                return Err(Error::Ended {
+                    store,
+                    log: self.log(),
+                });
             }
             if Instant::now() > until {
-                return Err(Error::Silent { store, seconds: PATIENCE.as_secs(), problem, log: self.log() });
+                return Err(Error::Silent {
+                    store,
+                    seconds: PATIENCE.as_secs(),
+                    problem,
+                    log: self.log(),
+                });
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -142,20 +156,36 @@ impl Process {
 impl Supervisor {
     fn spawn(spec: &Spec, folder: &Path, unprivileged: Option<u32>) -> io::Result<Self> {
         let mut command = Command::new("sh");
-        command.args(["-c", SUPERVISE, "supervise", spec.script]).current_dir(folder);
+        command
+            .args(["-c", SUPERVISE, "supervise", spec.script])
+            .current_dir(folder);
         command.envs(spec.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0);
         if let Some(id) = unprivileged {
             command.uid(id).gid(id);
         }
         let mut child = command.spawn()?;
         let commands = child.stdin.take();
-        let answers = child.stdout.take().ok_or_else(|| io::Error::other("the supervisor has no output"))?;
-        Ok(Self { child, commands, answers: BufReader::new(answers) })
+        let answers = child
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("the supervisor has no output"))?;
+        Ok(Self {
+            child,
+            commands,
+            answers: BufReader::new(answers),
+        })
     }
 
     fn command(&mut self, command: &str) -> io::Result<String> {
-        let commands = self.commands.as_mut().ok_or_else(|| io::Error::other("the supervisor has ended"))?;
+        let commands = self
+            .commands
+            .as_mut()
+            .ok_or_else(|| io::Error::other("the supervisor has ended"))?;
         commands.write_all(format!("{command}\n").as_bytes())?;
         let mut answer = String::new();
         if self.answers.read_line(&mut answer)? == 0 {
@@ -175,12 +205,18 @@ impl Drop for Supervisor {
 
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process").field("store", &self.store).field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("Process")
+            .field("store", &self.store)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
     }
 }
 
 fn make_folder(store: &str, owner: Option<u32>) -> io::Result<PathBuf> {
-    let folder = tempfile::Builder::new().prefix(&format!("commerce-{store}-")).tempdir()?.keep();
+    let folder = tempfile::Builder::new()
+        .prefix(&format!("commerce-{store}-"))
+        .tempdir()?
+        .keep();
     chown(&folder, owner, owner)?;
     Ok(folder)
 }
@@ -192,5 +228,9 @@ pub(super) fn user() -> io::Result<u32> {
 
 /// Makes an I/O error into one that says what was being done to which store.
 pub(super) fn failure(store: &'static str, action: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Process { store, action, source }
+    move |source| Error::Process {
+        store,
+        action,
+        source,
+    }
 }

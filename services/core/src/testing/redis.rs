@@ -63,7 +63,9 @@ fn url(port: &Port) -> String {
 
 async fn ping(url: String) -> Result<(), String> {
     let ask = async {
-        let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+        let mut connection = redis::Client::open(url)?
+            .get_multiplexed_async_connection()
+            .await?;
         redis::cmd("PING").query_async(&mut connection).await
     };
     ask.await.map_err(|error: redis::RedisError| error.to_string())

@@ -81,19 +81,32 @@ impl Shared {
     pub async fn database(&self) -> Result<Database, Error> {
         let server = self.postgres().await?;
         let name = unique();
-        server.admin(format!("create database {name} template {TEMPLATE} owner commerce")).await?;
+        server
+            .admin(format!(
+                "create database {name} template {TEMPLATE} owner commerce"
+            ))
+            .await?;
         let url = server.url_of(&name);
-        Ok(Database { config: config(&url)?, url })
+        Ok(Database {
+            config: config(&url)?,
+            url,
+        })
     }
 
     /// Kafka with a topic prefix that is nobody else's. Its topics are still to be created.
     pub async fn kafka_config(&self) -> Result<KafkaConfig, Error> {
-        Ok(KafkaConfig::plaintext(self.kafka().await?.bootstrap(), format!("{}.", unique())))
+        Ok(KafkaConfig::plaintext(
+            self.kafka().await?.bootstrap(),
+            format!("{}.", unique()),
+        ))
     }
 
     /// Elasticsearch with an alias that is nobody else's. The index is still to be created.
     pub async fn elasticsearch_config(&self) -> Result<ElasticsearchConfig, Error> {
-        Ok(ElasticsearchConfig::open(self.elasticsearch().await?.url().clone(), unique()))
+        Ok(ElasticsearchConfig::open(
+            self.elasticsearch().await?.url().clone(),
+            unique(),
+        ))
     }
 
     /// Redis with a key prefix that is nobody else's.
@@ -126,7 +139,10 @@ impl Database {
 fn config(url: &str) -> Result<PostgresConfig, Error> {
     let options = postgres::parse_url(&SecretString::from(url));
     let options = options.ok_or_else(|| Error::Address(format!("{url} is no PostgreSQL URL")))?;
-    Ok(PostgresConfig { options, pool_size: 10 })
+    Ok(PostgresConfig {
+        options,
+        pool_size: 10,
+    })
 }
 
 /// A name that no other test of this process gets; the stores are this process's own.
