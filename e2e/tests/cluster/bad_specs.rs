@@ -9,173 +9,56 @@ use serde_json::{Value, json};
 /// What is set where in a good spec (`null` removes), and what the refusal must contain.
 type Case = (&'static str, Value, &'static str);
 
+#[rustfmt::skip] // a table: one line, one case
 fn new_specs() -> Vec<Case> {
+    let sasl = |mechanism| json!({"mechanism": mechanism, "username": "u", "passwordSecretRef": {"name": "s", "key": "password"}});
+    let memory = |request, limit| json!({"requests": {"memory": request}, "limits": {"memory": limit}});
     vec![
         ("/image", Value::Null, "spec.image: Required value"),
         ("/image/tag", Value::Null, "spec.image.tag: Required value"),
         ("/image/tag", json!("latest"), "image.tag"),
         ("/image/tag", json!("a b"), "image.tag is letters, digits"),
-        (
-            "/image/registry",
-            json!("https://ghcr.io/example"),
-            "image.registry is a registry and path without a scheme",
-        ),
+        ("/image/registry", json!("https://ghcr.io/example"), "image.registry is a registry and path without a scheme"),
         ("/image/registry", json!("ghcr.io/example/"), "image.registry"),
-        (
-            "/imagePullPolicy",
-            json!("Sometimes"),
-            "spec.imagePullPolicy: Unsupported value: \"Sometimes\"",
-        ),
+        ("/imagePullPolicy", json!("Sometimes"), "spec.imagePullPolicy: Unsupported value: \"Sometimes\""),
         ("/suspend", json!("yes"), "spec.suspend"),
-        (
-            "/deletionPolicy",
-            json!("Keep"),
-            "spec.deletionPolicy: Unsupported value: \"Keep\"",
-        ),
+        ("/deletionPolicy", json!("Keep"), "spec.deletionPolicy: Unsupported value: \"Keep\""),
         ("/catalogue/seed/skus", json!(0), "spec.catalogue.seed.skus"),
-        (
-            "/catalogue/seed/skus",
-            Value::Null,
-            "catalogue.seed.stock is the stock of each seeded SKU",
-        ),
+        ("/catalogue/seed/skus", Value::Null, "catalogue.seed.stock is the stock of each seeded SKU"),
         ("/catalogue/seed/stock", json!(-1), "spec.catalogue.seed.stock"),
         ("/postgres", Value::Null, "spec.postgres: Required value"),
-        (
-            "/postgres/secretRef",
-            Value::Null,
-            "spec.postgres.secretRef: Required value",
-        ),
-        (
-            "/postgres/secretRef/name",
-            json!("Not_A_Name"),
-            "spec.postgres.secretRef.name",
-        ),
+        ("/postgres/secretRef", Value::Null, "spec.postgres.secretRef: Required value"),
+        ("/postgres/secretRef/name", json!("Not_A_Name"), "spec.postgres.secretRef.name"),
         ("/postgres/poolSize", json!(0), "spec.postgres.poolSize"),
         ("/postgres/poolSize", json!("ten"), "spec.postgres.poolSize"),
-        (
-            "/postgres/migrations",
-            json!("Manual"),
-            "catalogue.seed is written by the migration Job",
-        ),
-        (
-            "/kafka/bootstrapServers",
-            json!("kafka"),
-            "kafka.bootstrapServers is host:port",
-        ),
-        (
-            "/kafka/bootstrapServers",
-            json!("a:9092, b:9092"),
-            "kafka.bootstrapServers is host:port",
-        ),
-        (
-            "/kafka/topics/prefix",
-            json!("shop/"),
-            "kafka.topics.prefix is letters",
-        ),
-        (
-            "/kafka/topics/partitions",
-            json!(0),
-            "spec.kafka.topics.partitions",
-        ),
-        (
-            "/kafka/topics/config",
-            json!({"cleanup.policy": "compact"}),
-            "kafka.topics.config: cleanup.policy",
-        ),
-        (
-            "/kafka/topics/config",
-            json!({"min.insync.replicas": "2"}),
-            "kafka.topics.config: min.insync.replicas",
-        ),
-        (
-            "/kafka/sasl",
-            json!({"mechanism": "PLAIN", "username": "u", "passwordSecretRef": {"name": "s", "key": "password"}}),
-            "kafka.sasl without kafka.tls",
-        ),
-        (
-            "/kafka/sasl",
-            json!({"mechanism": "GSSAPI", "username": "u", "passwordSecretRef": {"name": "s", "key": "password"}}),
-            "spec.kafka.sasl.mechanism: Unsupported value: \"GSSAPI\"",
-        ),
-        (
-            "/elasticsearch/url",
-            json!("http://elastic:secret@search:9200"),
-            "elasticsearch.url must not hold credentials",
-        ),
-        (
-            "/elasticsearch/url",
-            json!("search:9200"),
-            "elasticsearch.url is http:// or https://",
-        ),
-        (
-            "/elasticsearch/caSecretRef",
-            json!({"name": "ca", "key": "ca.crt"}),
-            "elasticsearch.caSecretRef only matters",
-        ),
-        (
-            "/elasticsearch/index/name",
-            json!("Orders"),
-            "elasticsearch.index.name is a-z",
-        ),
-        (
-            "/elasticsearch/index/refreshInterval",
-            json!("fast"),
-            "elasticsearch.index.refreshInterval",
-        ),
+        ("/postgres/migrations", json!("Manual"), "catalogue.seed is written by the migration Job"),
+        ("/kafka/bootstrapServers", json!("kafka"), "kafka.bootstrapServers is host:port"),
+        ("/kafka/bootstrapServers", json!("a:9092, b:9092"), "kafka.bootstrapServers is host:port"),
+        ("/kafka/sasl", sasl("PLAIN"), "kafka.sasl without kafka.tls"),
+        ("/kafka/sasl", sasl("GSSAPI"), "spec.kafka.sasl.mechanism: Unsupported value: \"GSSAPI\""),
+        ("/kafka/topics/prefix", json!("shop/"), "kafka.topics.prefix is letters"),
+        ("/kafka/topics/partitions", json!(0), "spec.kafka.topics.partitions"),
+        ("/kafka/topics/config", json!({"cleanup.policy": "compact"}), "kafka.topics.config: cleanup.policy"),
+        ("/kafka/topics/config", json!({"min.insync.replicas": "2"}), "kafka.topics.config: min.insync.replicas"),
+        ("/elasticsearch/url", json!("http://u:p@search:9200"), "elasticsearch.url must not hold credentials"),
+        ("/elasticsearch/url", json!("search:9200"), "elasticsearch.url is http:// or https://"),
+        ("/elasticsearch/caSecretRef", json!({"name": "ca", "key": "ca.crt"}), "elasticsearch.caSecretRef only matters"),
+        ("/elasticsearch/index/name", json!("Orders"), "elasticsearch.index.name is a-z"),
+        ("/elasticsearch/index/refreshInterval", json!("fast"), "elasticsearch.index.refreshInterval"),
         ("/redis/keyPrefix", json!("a b"), "redis.keyPrefix is letters"),
-        (
-            "/redis/idempotencyTtl",
-            json!("a day"),
-            "redis.idempotencyTtl is a duration",
-        ),
-        (
-            "/redis/searchCacheTtl",
-            json!("2h"),
-            "redis.searchCacheTtl must be between 1s and 1h",
-        ),
+        ("/redis/idempotencyTtl", json!("a day"), "redis.idempotencyTtl is a duration"),
+        ("/redis/searchCacheTtl", json!("2h"), "redis.searchCacheTtl must be between 1s and 1h"),
         ("/api/replicas", json!(-1), "spec.api.replicas"),
-        (
-            "/api/ingress/host",
-            json!("http://example.com/"),
-            "api.ingress.host is a host name",
-        ),
-        (
-            "/api/ingress",
-            json!({"tlsSecretName": "tls"}),
-            "api.ingress.tlsSecretName",
-        ),
-        (
-            "/api/resources",
-            json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}),
-            "resources.requests can't be above resources.limits",
-        ),
-        (
-            "/relay/pollInterval",
-            json!("1ms"),
-            "relay.pollInterval must be between 10ms and 1m",
-        ),
+        ("/api/ingress/host", json!("http://example.com/"), "api.ingress.host is a host name"),
+        ("/api/ingress", json!({"tlsSecretName": "tls"}), "api.ingress.tlsSecretName"),
+        ("/api/resources", memory("2Gi", "1Gi"), "resources.requests can't be above resources.limits"),
+        ("/relay/pollInterval", json!("1ms"), "relay.pollInterval must be between 10ms and 1m"),
         ("/relay/batchSize", json!(0), "spec.relay.batchSize"),
-        (
-            "/indexer/replicas",
-            json!(3),
-            "indexer.replicas is above kafka.topics.partitions",
-        ),
-        (
-            "/indexer/bulk",
-            json!({"maxBytes": 200_000_000}),
-            "spec.indexer.bulk.maxBytes",
-        ),
+        ("/indexer/replicas", json!(3), "indexer.replicas is above kafka.topics.partitions"),
+        ("/indexer/bulk", json!({"maxBytes": 200_000_000}), "spec.indexer.bulk.maxBytes"),
         // A misspelt field, which only strict validation sees.
-        (
-            "/postgres/poolsize",
-            json!(4),
-            "unknown field \"spec.postgres.poolsize\"",
-        ),
-        (
-            "/kafka/topic",
-            json!({"partitions": 4}),
-            "unknown field \"spec.kafka.topic\"",
-        ),
+        ("/postgres/poolsize", json!(4), "unknown field \"spec.postgres.poolsize\""),
+        ("/kafka/topic", json!({"partitions": 4}), "unknown field \"spec.kafka.topic\""),
         ("/apis", json!({}), "unknown field \"spec.apis\""),
     ]
 }

@@ -102,8 +102,8 @@ async fn delete(tenant: &Tenant) -> Result<()> {
     let pipeline = &tenant.pipeline;
     let owned = pipeline.owned().await?;
     ensure!(
-        owned.len() >= 3 + 1 + 1 + 1,
-        "three Deployments, a Service, a Job, an Ingress: {}",
+        owned.len() >= 6,
+        "at least three Deployments, a Service, a Job and an Ingress: {}",
         owned.len()
     );
     pipeline.delete().await?;

@@ -41,7 +41,7 @@ async fn a_second_pipeline_sees_nothing_of_the_first() -> Result<()> {
         let mut second_ids = Vec::new();
         for _ in 0..3 {
             second_ids.push(
-                theirs
+                second_api
                     .place(&Order {
                         quantity: 2,
                         ..Order::of(&user)
@@ -49,7 +49,7 @@ async fn a_second_pipeline_sees_nothing_of_the_first() -> Result<()> {
                     .await?,
             );
         }
-        let in_first = ours
+        let in_first = first
             .finds(&user, std::slice::from_ref(&first_id), SEARCHABLE_WITHIN)
             .await?;
         let in_second = second_api.finds(&user, &second_ids, SEARCHABLE_WITHIN).await?;
