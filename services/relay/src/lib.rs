@@ -1,1 +1,26 @@
+//! The relay: publishes the transactional outbox to Kafka, at least once and in order per aggregate.
+//!
+//! It works in windows between two PostgreSQL snapshots ([`outbox`]), sends one event of an aggregate at a time
+//! ([`lanes`]), and moves its checkpoint only over what Kafka has acknowledged ([`tracker`]). One relay is active, by a
+//! lease with a fencing token ([`lease`]); any number of others stand by. [`pump`] is what the active one does, and
+//! [`relay`] what surrounds it: it starts again whenever PostgreSQL or Kafka fails.
 
+mod config;
+mod error;
+mod lanes;
+mod lease;
+mod outbox;
+mod partitions;
+mod publish;
+mod pump;
+mod relay;
+mod report;
+mod tracker;
+mod wake;
+
+pub use crate::{
+    config::Config,
+    error::Error,
+    relay::Relay,
+    report::{Backlog, State, Status},
+};

@@ -1,0 +1,26 @@
+//! Why a relay stops publishing, for the moment.
+
+/// The relay gives up its lease, waits and starts again from the checkpoint, whichever it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{action}: {source}")]
+    Postgres {
+        action: &'static str,
+        source: sqlx::Error,
+    },
+    /// Another relay has taken over. No failure: it goes on there.
+    #[error("another relay holds the lease")]
+    LeaseLost,
+    /// Not the fault of a single event.
+    #[error("publishing to Kafka: {0}")]
+    Kafka(String),
+    #[error(
+        "events of {aggregates} aggregates are parked already, and Kafka refuses yet another one: {refusal}"
+    )]
+    TooManyParked { aggregates: usize, refusal: String },
+}
+
+/// Makes an error of PostgreSQL into one that says what was being done.
+pub(crate) fn doing(action: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+    move |source| Error::Postgres { action, source }
+}

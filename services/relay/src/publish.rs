@@ -1,0 +1,244 @@
+//! Publishing to Kafka.
+//!
+//! The producer is idempotent and never gives an event up by itself: while Kafka is away, events wait. What it refuses
+//! is either that event's own fault, and then it is parked, or everybody's, and then the relay starts again from its
+//! checkpoint with a new producer.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use chrono::SecondsFormat;
+use commerce_core::{event::header, kafka::KafkaConfig};
+use rdkafka::{
+    ClientContext, Message as _,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer},
+};
+use tokio::sync::Notify;
+
+use crate::{error::Error, outbox::Event};
+
+/// `ce_source` of every event.
+const SOURCE: &str = "/commerce-pipeline/orders";
+
+/// Why an event was not published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The event's own fault; others would be published.
+    Event(String),
+    /// Everybody's.
+    Kafka(String),
+}
+
+/// What became of the event that was sent with this ticket.
+#[derive(Debug)]
+pub struct Delivery {
+    pub ticket: usize,
+    pub result: Result<(), Refusal>,
+}
+
+/// Sends events; [`Producer::deliveries`] tells what became of them.
+pub struct Producer {
+    /// Gone only while this is dropped.
+    inner: Option<ThreadedProducer<Outcomes>>,
+    topic_prefix: String,
+}
+
+/// Filled by the producer's own thread.
+#[derive(Default)]
+struct Outcomes {
+    deliveries: Mutex<Vec<Delivery>>,
+    problem: Mutex<Option<String>>,
+    news: Notify,
+}
+
+impl Producer {
+    /// Connects in the background.
+    pub fn new(kafka: &KafkaConfig, batch_size: usize) -> Result<Self, Error> {
+        let mut client = kafka.client("commerce-relay");
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "2")
+            .set("batch.num.messages", "10000")
+            .set("batch.size", "524288")
+            .set("message.timeout.ms", "0")
+            // The relay bounds what is under way; these are never reached.
+            .set(
+                "queue.buffering.max.messages",
+                (2 * batch_size + 1_000).to_string(),
+            )
+            .set("queue.buffering.max.kbytes", "1048576")
+            // A topic that is missing is known to be after this.
+            .set("topic.metadata.propagation.max.ms", "5000")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        let inner = client
+            .create_with_context::<_, ThreadedProducer<Outcomes>>(Outcomes::default())
+            .map_err(|error| Error::Kafka(error.to_string()))?;
+        Ok(Self {
+            inner: Some(inner),
+            topic_prefix: kafka.topic_prefix.clone(),
+        })
+    }
+
+    /// Hands an event over. `ticket` comes back in its [`Delivery`], unless this refuses it.
+    pub fn send(&self, ticket: usize, event: &Event<'_>) -> Result<(), Refusal> {
+        let topic = format!("{}{}", self.topic_prefix, event.event_type);
+        let (id, time) = (
+            event.event_id.to_string(),
+            event.created_at.to_rfc3339_opts(SecondsFormat::Micros, true),
+        );
+        let headers = OwnedHeaders::new_with_capacity(9)
+            .insert(text(header::SPEC_VERSION, "1.0"))
+            .insert(text(header::ID, &id))
+            .insert(text(header::SOURCE, SOURCE))
+            .insert(text(header::TYPE, event.event_type))
+            .insert(text(header::SUBJECT, event.aggregate_id))
+            .insert(text(header::TIME, &time))
+            .insert(text(header::CONTENT_TYPE, "application/json"))
+            .insert(text(header::CORRELATION_ID, event.correlation_id));
+        let headers = match event.traceparent {
+            Some(traceparent) => headers.insert(text(header::TRACEPARENT, traceparent)),
+            None => headers,
+        };
+        let record = BaseRecord::with_opaque_to(&topic, ticket)
+            .key(event.aggregate_id)
+            .payload(event.payload)
+            .headers(headers);
+        let Some(producer) = &self.inner else {
+            return Err(Refusal::Kafka("the producer is closed".to_owned()));
+        };
+        producer.send(record).map_err(|(error, _)| self.refusal(&error))
+    }
+
+    /// What happened since the last call.
+    #[must_use]
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.outcomes()
+            .map(|outcomes| mem::take(&mut *lock(&outcomes.deliveries)))
+            .unwrap_or_default()
+    }
+
+    /// Waits until there are deliveries. Cancel safe.
+    pub async fn delivered(&self) {
+        match self.outcomes() {
+            Some(outcomes) => outcomes.news.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What Kafka's client complained about last.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.outcomes()
+            .and_then(|outcomes| lock(&outcomes.problem).clone())
+    }
+
+    /// Forgets what the client complained about.
+    pub fn forget_problem(&self) {
+        if let Some(outcomes) = self.outcomes() {
+            *lock(&outcomes.problem) = None;
+        }
+    }
+
+    fn outcomes(&self) -> Option<&Arc<Outcomes>> {
+        self.inner.as_ref().map(|producer| producer.client().context())
+    }
+
+    fn refusal(&self, error: &KafkaError) -> Refusal {
+        let fatal = self
+            .inner
+            .as_ref()
+            .and_then(|producer| producer.client().fatal_error());
+        match fatal {
+            Some((code, reason)) => Refusal::Kafka(format!("{code}: {reason}")),
+            None => refusal(error),
+        }
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        // It joins a thread, and waits for the client to forget what is under way.
+        let inner = self.inner.take();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(inner))),
+            Err(_) => drop(inner),
+        }
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("topic_prefix", &self.topic_prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientContext for Outcomes {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What matters of it reaches readiness and is logged there, once.
+        tracing::debug!(facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+        let code = error
+            .rdkafka_error_code()
+            .map_or_else(|| error.to_string(), |code| code.to_string());
+        *lock(&self.problem) = Some(code);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Outcomes {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+        let result = result.as_ref().map(drop).map_err(|(error, message)| {
+            tracing::debug!(%error, topic = message.topic(), "not delivered");
+            refusal(error)
+        });
+        lock(&self.deliveries).push(Delivery { ticket, result });
+        self.news.notify_one();
+    }
+}
+
+fn text<'a>(key: &'a str, value: &'a str) -> Header<'a, &'a str> {
+    Header {
+        key,
+        value: Some(value),
+    }
+}
+
+/// Whose fault it is that an event was not published.
+fn refusal(error: &KafkaError) -> Refusal {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(
+            code @ (Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::MessageBatchTooLarge
+            | Code::InvalidArgument
+            | Code::InvalidTopic
+            | Code::InvalidTimestamp
+            | Code::InvalidRecord
+            | Code::PolicyViolation
+            | Code::TopicAuthorizationFailed
+            | Code::UnknownPartition
+            | Code::UnknownTopic
+            | Code::UnknownTopicOrPartition),
+        ) => Refusal::Event(code.to_string()),
+        Some(code) => Refusal::Kafka(code.to_string()),
+        None => Refusal::Kafka(error.to_string()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
