@@ -273,7 +273,10 @@ mod tests {
                 }
                 tracker.close();
             }
-            for index in order.iter().filter(|_| !events.is_empty()) {
+            for index in order {
+                if events.is_empty() {
+                    break;
+                }
                 let event = index.index(events.len());
                 tracker.settle(events[event].2);
                 events[event].3 = true;

@@ -1,0 +1,10 @@
+//! The relay against real PostgreSQL and Kafka.
+
+mod failover;
+mod outage;
+mod parked;
+mod random;
+mod status;
+mod support;
+mod throughput;
+mod windows;

@@ -1,0 +1,140 @@
+//! Stores that go away under load and come back.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::Result;
+use commerce_core::testing::{Kafka, Postgres};
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+
+use crate::support::{CANCELLED, CREATED, Running, World, eventually, insert, readiness};
+
+/// Writes until told to stop; errors are what happens to a writer when PostgreSQL is away.
+struct Load {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<u32>,
+}
+
+impl Load {
+    fn start(pool: PgPool) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let mut committed = 0;
+            for order in (0..200).cycle() {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                committed += u32::from(write(&pool, order).await.is_ok());
+            }
+            committed
+        });
+        Self { stop, task }
+    }
+
+    async fn stop(self) -> Result<u32> {
+        self.stop.store(true, Ordering::Relaxed);
+        Ok(self.task.await?)
+    }
+}
+
+async fn write(pool: &PgPool, order: u32) -> Result<()> {
+    let mut transaction = pool.begin().await?;
+    insert(&mut transaction, order, CREATED, "").await?;
+    insert(&mut transaction, order, CANCELLED, "").await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn ready(relay: &Running, check: &str, expected: bool) -> Result<()> {
+    eventually(&format!("{check} is ready: {expected}"), async || {
+        readiness(relay.admin)
+            .await
+            .is_ok_and(|found| found["checks"][check]["ready"] == expected)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_killed_and_restarted_under_load_loses_nothing() -> Result<()> {
+    let kafka = Kafka::start().await?;
+    let world = World::on_kafka(&kafka).await?;
+    let relay = world.relay().await?;
+    let load = Load::start(world.pool.clone());
+    eventually("events flow", async || {
+        world.count("SENT").await.is_ok_and(|sent| sent > 100)
+    })
+    .await?;
+    kafka.kill()?;
+    ready(&relay, "events", false).await?;
+    let why = readiness(relay.admin).await?["checks"]["events"]["message"].to_string();
+    assert!(why.contains("Kafka acknowledges nothing"), "{why}");
+    kafka.restart().await?;
+    ready(&relay, "events", true).await?;
+    let committed = load.stop().await?;
+    world.all_sent().await?;
+    let duplicates = world.check().await?;
+    println!("{committed} transactions, {duplicates} duplicates");
+    let terms = sqlx::query_scalar::<_, i64>("select token from relay_checkpoint")
+        .fetch_one(&world.pool)
+        .await?;
+    assert_eq!(terms, 1, "an outage of Kafka is waited for, not restarted over");
+    relay.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_killed_and_restarted_under_load_loses_nothing() -> Result<()> {
+    let postgres = Postgres::start().await?;
+    let world = World::on_postgres(&postgres).await?;
+    let relay = world.relay().await?;
+    let load = Load::start(world.pool.clone());
+    for round in 1..=3 {
+        eventually("events flow", async || {
+            world.count("SENT").await.is_ok_and(|sent| sent > 100 * round)
+        })
+        .await?;
+        postgres.kill()?;
+        ready(&relay, "postgres", false).await?;
+        postgres.restart().await?;
+        ready(&relay, "postgres", true).await?;
+    }
+    let committed = load.stop().await?;
+    world.all_sent().await?;
+    let duplicates = world.check().await?;
+    println!("{committed} transactions, {duplicates} duplicates");
+    relay.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_hangs_is_noticed_and_recovered_from() -> Result<()> {
+    let postgres = Postgres::start().await?;
+    let world = World::on_postgres(&postgres).await?;
+    let relay = world.relay().await?;
+    world.commit(1, CREATED).await?;
+    world.all_sent().await?;
+    postgres.pause()?;
+    ready(&relay, "postgres", false).await?;
+    postgres.resume()?;
+    world.commit(2, CREATED).await?;
+    world.all_sent().await?;
+    ready(&relay, "postgres", true).await?;
+    world.check().await?;
+    relay.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_that_are_away_at_the_start_are_waited_for() -> Result<()> {
+    let kafka = Kafka::start().await?;
+    let world = World::on_kafka(&kafka).await?;
+    kafka.kill()?;
+    world.commit(1, CREATED).await?;
+    let relay = world.relay().await?;
+    ready(&relay, "kafka", false).await?;
+    kafka.restart().await?;
+    world.all_sent().await?;
+    ready(&relay, "kafka", true).await?;
+    world.check().await?;
+    relay.stop().await
+}
