@@ -70,12 +70,12 @@ impl Metrics {
             let _ = metrics.events.get_or_create(&outcome);
         }
         let help = "Events that are done with: indexed; conflict: the index had this version or a newer one; dead_lettered";
-        registry.register("indexer_events", help, metrics.events.clone());
+        registry.register("commerce_indexer_events", help, metrics.events.clone());
         let help =
             "Documents that have to be sent again because Elasticsearch was away, overloaded or not writable";
-        registry.register("indexer_retries", help, metrics.retries.clone());
+        registry.register("commerce_indexer_retries", help, metrics.retries.clone());
         registry.register(
-            "indexer_bulk_documents",
+            "commerce_indexer_bulk_documents",
             "Documents in a bulk request",
             metrics.bulk_documents.clone(),
         );
@@ -83,25 +83,25 @@ impl Metrics {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         };
         seconds(
-            "indexer_bulk_duration",
+            "commerce_indexer_bulk_duration",
             "Time until a bulk request was answered",
             &metrics.bulk_duration,
         );
         seconds(
-            "indexer_refresh_duration",
+            "commerce_indexer_refresh_duration",
             "Time that a refresh of the index took",
             &metrics.refresh_duration,
         );
         seconds(
-            "order_freshness",
+            "commerce_order_freshness",
             "From an order's creation until searches find it",
             &metrics.freshness,
         );
         let help = "Events in the partition that are not committed; reported by the indexer that has it";
-        registry.register("indexer_consumer_lag", help, metrics.lag.clone());
+        registry.register("commerce_indexer_consumer_lag", help, metrics.lag.clone());
         let help = "Attempts to invalidate cached answers that failed; they are repeated";
         registry.register(
-            "indexer_cache_invalidation_failures",
+            "commerce_indexer_cache_invalidation_failures",
             help,
             metrics.invalidation_failures.clone(),
         );
