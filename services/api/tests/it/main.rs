@@ -1,0 +1,19 @@
+//! The API in process, against real stores.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test that can't go on is to fail"
+)]
+
+mod migrate;
+mod model;
+mod orders;
+mod products;
+mod protocol;
+mod race;
+mod search;
+mod support;
+mod trouble;
+mod validation;
