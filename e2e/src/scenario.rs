@@ -1,13 +1,25 @@
 //! One end-to-end test: it runs alone, on a pipeline `shop` that is ready; afterwards it cleans up behind itself, and where it
 //! failed it shows everything that was involved.
 
-use std::{any::Any, cell::RefCell, collections::BTreeSet, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    cell::RefCell,
+    collections::BTreeSet,
+    fmt,
+    panic::AssertUnwindSafe,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::{cluster::Cluster, environment::Environment, pipeline::Pipeline};
+use crate::{
+    cluster::Cluster,
+    environment::Environment,
+    pipeline::{Pipeline, READY},
+};
 
 /// No scenario takes longer than this, nor may cleaning up behind one.
 const BOUND: Duration = Duration::from_secs(400);
@@ -15,6 +27,9 @@ const OPERATOR_NAMESPACE: &str = "commerce-system";
 
 /// Two cores carry one scenario at a time; and one that takes a store away would fail another's.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Set once `shop` was not ready in time: the scenarios after that one do not wait for long.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
 type Cleanup = (String, LocalBoxFuture<'static, Result<()>>);
 
@@ -28,17 +43,34 @@ pub struct Scenario {
     cleanups: RefCell<Vec<Cleanup>>,
 }
 
-impl std::fmt::Debug for Scenario {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scenario")
             .field("involved", &self.involved)
             .finish_non_exhaustive()
     }
 }
 
+/// How a test ends.
+pub type Outcome = Result<(), Failure>;
+
+/// Why a test failed, from the outermost to the innermost reason.
+pub struct Failure(anyhow::Error);
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons: Vec<String> = self.0.chain().map(ToString::to_string).collect();
+        f.write_str(&reasons.join("\n  because: "))
+    }
+}
+
 /// Runs a test body.
-pub async fn scenario(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Result<()> {
+pub async fn scenario(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Outcome {
     let _alone = ALONE.lock().await;
+    run(body).await.map_err(Failure)
+}
+
+async fn run(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Result<()> {
     let cluster = Cluster::connect().await?;
     let shop = Pipeline::shop(&cluster);
     let involved = BTreeSet::from([shop.namespace.clone(), OPERATOR_NAMESPACE.to_owned()]);
@@ -50,11 +82,7 @@ pub async fn scenario(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Result
     };
 
     let work = async {
-        scenario
-            .shop
-            .ready()
-            .await
-            .context("before the test began; `make up` leaves a pipeline that is ready")?;
+        begin(&scenario.shop).await?;
         body(&scenario).await
     };
     let outcome = bounded("the test", work).await;
@@ -64,6 +92,20 @@ pub async fn scenario(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Result
     }
     let cleaned = scenario.clean_up().await;
     outcome.and(cleaned)
+}
+
+/// Every scenario begins with a `shop` that is well, also where the one before it had to put it right.
+async fn begin(shop: &Pipeline) -> Result<()> {
+    let hint = "before the test began; `make up` makes a pipeline `shop` that is ready";
+    shop.object().await.context(hint)?;
+    let patience = if GIVEN_UP.load(Ordering::Relaxed) {
+        Duration::from_secs(5)
+    } else {
+        READY
+    };
+    let ready = shop.ready_within(patience).await;
+    GIVEN_UP.store(ready.is_err(), Ordering::Relaxed);
+    ready.context(hint)
 }
 
 impl Scenario {

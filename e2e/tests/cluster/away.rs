@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use commerce_e2e::{
     orders::{Order, Orders, new_user},
-    scenario::{Scenario, scenario},
+    scenario::{Outcome, Scenario, scenario},
     stores,
 };
 
@@ -14,7 +14,7 @@ const NOTICED: Duration = Duration::from_secs(90);
 const BACK: Duration = Duration::from_mins(3);
 
 #[tokio::test]
-async fn without_redis_orders_and_search_go_on() -> Result<()> {
+async fn without_redis_orders_and_search_go_on() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
         let order = Order::of(&new_user());
@@ -36,7 +36,7 @@ async fn without_redis_orders_and_search_go_on() -> Result<()> {
 }
 
 #[tokio::test]
-async fn without_elasticsearch_orders_go_on_and_are_found_later() -> Result<()> {
+async fn without_elasticsearch_orders_go_on_and_are_found_later() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
         let user = new_user();

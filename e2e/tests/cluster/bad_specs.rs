@@ -2,8 +2,12 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result, ensure};
-use commerce_e2e::{cluster::PIPELINES, scenario::scenario, tenant::Tenant};
+use anyhow::{Context as _, ensure};
+use commerce_e2e::{
+    cluster::PIPELINES,
+    scenario::{Outcome, scenario},
+    tenant::Tenant,
+};
 use serde_json::{Value, json};
 
 /// What is set where in a good spec (`null` removes), and what the refusal must contain.
@@ -94,7 +98,7 @@ fn changes() -> Vec<(Value, &'static str)> {
 }
 
 #[tokio::test]
-async fn a_bad_spec_is_refused_with_a_message_that_names_the_field() -> Result<()> {
+async fn a_bad_spec_is_refused_with_a_message_that_names_the_field() -> Outcome {
     scenario(async |s| {
         let mut tenant = Tenant::prepare(s, "refused").await?;
         // It is there to be changed, and has nothing to do.

@@ -8,7 +8,7 @@ use commerce_e2e::{
     eventually::eventually,
     orders::{Order, new_user},
     pipeline::name,
-    scenario::scenario,
+    scenario::{Outcome, scenario},
     tenant::Tenant,
 };
 use serde_json::json;
@@ -16,7 +16,7 @@ use serde_json::json;
 const GONE: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn retain_keeps_everything_for_a_successor_and_delete_removes_it() -> Result<()> {
+async fn retain_keeps_everything_for_a_successor_and_delete_removes_it() -> Outcome {
     scenario(async |s| {
         let mut tenant = Tenant::prepare(s, "deletion").await?;
         tenant.spec["deletionPolicy"] = json!("Retain");
@@ -84,7 +84,7 @@ async fn retain_keeps_everything_for_a_successor_and_delete_removes_it() -> Resu
 
 /// The Secrets go at the same time as the pipeline that needs them to clean up the stores.
 #[tokio::test]
-async fn a_namespace_with_a_live_pipeline_can_be_deleted() -> Result<()> {
+async fn a_namespace_with_a_live_pipeline_can_be_deleted() -> Outcome {
     scenario(async |s| {
         let mut tenant = Tenant::prepare(s, "namespace").await?;
         tenant.spec["deletionPolicy"] = json!("Delete");

@@ -8,7 +8,7 @@ use commerce_e2e::{
     eventually::{eventually, throughout},
     orders::{Order, Orders, new_user},
     pipeline::{name, uid},
-    scenario::{Scenario, scenario},
+    scenario::{Outcome, Scenario, scenario},
 };
 use serde_json::json;
 
@@ -17,7 +17,7 @@ const NOTICED: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(15);
 
 #[tokio::test]
-async fn what_is_deleted_comes_back() -> Result<()> {
+async fn what_is_deleted_comes_back() -> Outcome {
     scenario(async |s| {
         let mut deleted = Vec::new();
         for (kind, name) in [(DEPLOYMENTS, "shop-indexer"), (SERVICES, "shop-api")] {
@@ -40,7 +40,7 @@ async fn what_is_deleted_comes_back() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_edited_is_put_right() -> Result<()> {
+async fn what_is_edited_is_put_right() -> Outcome {
     scenario(async |s| {
         let before = s.cluster.get(DEPLOYMENTS, "shop", "shop-relay").await?;
         let image = before
@@ -93,7 +93,7 @@ async fn what_is_edited_is_put_right() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_is_written_when_nothing_changes() -> Result<()> {
+async fn nothing_is_written_when_nothing_changes() -> Outcome {
     scenario(async |s| {
         // What other tests did may still be settling: quiet begins with the first look that equals the next.
         let mut before = versions(s).await?;

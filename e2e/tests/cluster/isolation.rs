@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use commerce_e2e::{
     cluster::PIPELINES,
     orders::{Order, Orders, new_user},
-    scenario::scenario,
+    scenario::{Outcome, scenario},
     stores,
     tenant::Tenant,
 };
@@ -15,7 +15,7 @@ use serde_json::json;
 const SEARCHABLE_WITHIN: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn a_second_pipeline_sees_nothing_of_the_first() -> Result<()> {
+async fn a_second_pipeline_sees_nothing_of_the_first() -> Outcome {
     scenario(async |s| {
         let mut second = Tenant::prepare(s, "second").await?;
         second.spec["deletionPolicy"] = json!("Delete");

@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use commerce_e2e::{cluster::JOBS, eventually::eventually, scenario::scenario};
+use anyhow::ensure;
+use commerce_e2e::{
+    cluster::JOBS,
+    eventually::eventually,
+    scenario::{Outcome, scenario},
+};
 use serde_json::Value;
 use uuid::Uuid;
 
 const FINISHED: Duration = Duration::from_mins(2);
 
 #[tokio::test]
-async fn the_smoke_script_passes_in_the_cluster() -> Result<()> {
+async fn the_smoke_script_passes_in_the_cluster() -> Outcome {
     scenario(async |s| {
         let environment = &s.cluster.environment;
         let namespace = format!("e2e-k6-{}", &Uuid::new_v4().simple().to_string()[..6]);

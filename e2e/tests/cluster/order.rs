@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use commerce_e2e::{
     eventually::eventually,
     orders::{Order, Orders, new_user},
-    scenario::scenario,
+    scenario::{Outcome, scenario},
     stores,
 };
 
 const SEARCHABLE_WITHIN: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn an_order_is_found_by_search_in_under_three_seconds() -> Result<()> {
+async fn an_order_is_found_by_search_in_under_three_seconds() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
         let order = Order {
@@ -51,7 +51,7 @@ async fn an_order_is_found_by_search_in_under_three_seconds() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_repeated_order_is_the_same_order() -> Result<()> {
+async fn a_repeated_order_is_the_same_order() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
         let order = Order::of(&new_user());
@@ -85,7 +85,7 @@ async fn a_repeated_order_is_the_same_order() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_order_can_be_read_and_its_event_is_sent() -> Result<()> {
+async fn an_order_can_be_read_and_its_event_is_sent() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
         let order = Order::of(&new_user());
@@ -127,7 +127,7 @@ async fn an_order_can_be_read_and_its_event_is_sent() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_ingress_shows_clean_errors_and_nothing_of_the_admin_port() -> Result<()> {
+async fn the_ingress_shows_clean_errors_and_nothing_of_the_admin_port() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
         let bad = orders

@@ -1,16 +1,16 @@
 //! A pipeline that is fine says so: to `kubectl get`, `wait` and `explain`, and in every condition.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, ensure};
 use commerce_e2e::{
     cluster::{DEPLOYMENTS, PODS},
     pipeline::{CONDITIONS, name},
-    scenario::scenario,
+    scenario::{Outcome, scenario},
     stores,
 };
 use serde_json::Value;
 
 #[tokio::test]
-async fn every_condition_is_true_and_speaks_of_the_spec_as_it_is() -> Result<()> {
+async fn every_condition_is_true_and_speaks_of_the_spec_as_it_is() -> Outcome {
     scenario(async |s| {
         let object = s.shop.object().await?;
         let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
@@ -58,7 +58,7 @@ async fn every_condition_is_true_and_speaks_of_the_spec_as_it_is() -> Result<()>
 }
 
 #[tokio::test]
-async fn kubectl_can_wait_for_it_list_it_and_explain_it() -> Result<()> {
+async fn kubectl_can_wait_for_it_list_it_and_explain_it() -> Outcome {
     scenario(async |s| {
         let kubectl = &s.cluster.environment;
         kubectl
@@ -97,7 +97,7 @@ async fn kubectl_can_wait_for_it_list_it_and_explain_it() -> Result<()> {
 
 /// A password in an argument, a variable, a status or an event can be read by people who may not read Secrets.
 #[tokio::test]
-async fn no_password_is_seen_outside_of_the_secrets() -> Result<()> {
+async fn no_password_is_seen_outside_of_the_secrets() -> Outcome {
     scenario(async |s| {
         let passwords = [
             stores::secret(&s.cluster, "stores-postgres", "password").await?,

@@ -10,7 +10,7 @@ use commerce_e2e::{
     eventually::eventually,
     orders::{Order, Orders, new_user},
     pipeline::{name, uid},
-    scenario::{Scenario, scenario},
+    scenario::{Outcome, Scenario, scenario},
 };
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ const OPERATOR_NAMESPACE: &str = "commerce-system";
 const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/commercepipelines.commerce.lab";
 
 #[tokio::test]
-async fn an_upgrade_without_a_change_restarts_nothing() -> Result<()> {
+async fn an_upgrade_without_a_change_restarts_nothing() -> Outcome {
     scenario(async |s| {
         let environment = &s.cluster.environment;
         let (pods, crd) = (running(s).await?, crd_generation(s).await?);
@@ -54,7 +54,7 @@ async fn an_upgrade_without_a_change_restarts_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_api_server_accepts_what_the_charts_render() -> Result<()> {
+async fn the_api_server_accepts_what_the_charts_render() -> Outcome {
     scenario(async |s| {
         let environment = &s.cluster.environment;
         let pipeline = environment.chart("commerce-pipeline/examples/dev-stores.yaml");
@@ -89,7 +89,7 @@ async fn the_api_server_accepts_what_the_charts_render() -> Result<()> {
 }
 
 #[tokio::test]
-async fn pipelines_outlive_the_operator() -> Result<()> {
+async fn pipelines_outlive_the_operator() -> Outcome {
     scenario(async |s| {
         let environment = s.cluster.environment.clone();
         let values = environment.helm(&[

@@ -8,7 +8,7 @@ use commerce_e2e::{
     eventually::eventually,
     orders::{Order, Orders, new_user},
     pipeline::{Pipeline, name, uid},
-    scenario::scenario,
+    scenario::{Outcome, scenario},
     stores,
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -20,7 +20,7 @@ const STORE_BACK: Duration = Duration::from_secs(150);
 const ALL_FOUND: Duration = Duration::from_secs(90);
 
 #[tokio::test]
-async fn restarts_lose_nothing_and_double_nothing() -> Result<()> {
+async fn restarts_lose_nothing_and_double_nothing() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
         let user = new_user();
