@@ -49,7 +49,7 @@ shell_base() { debian_base runtime-shell ,busybox-static; }
 
 # debian_base NAME [,PACKAGE...]
 debian_base() {
-  base_image "$1" "$(digest "$HERE/image.sh" "$HERE/image")" \
+  base_image "$1" "$(digest_words "$(declare -f debian_root debian_base)" "${2:-}" "$(digest "$HERE/image/runtime-root")")" \
     debian_root --variant=extract --skip=cleanup --include="libc6,libgcc-s1,libstdc++6,libssl3,zlib1g,ca-certificates,tzdata${2:-}" \
     --extract-hook="$HERE/image/runtime-root"
 }
