@@ -1,0 +1,30 @@
+{{/* The files that replace those of the image's configuration folder. Nobody joins this node, so its transport port is for itself. */}}
+{{- define "dev-stores.elasticsearchConfig" -}}
+elasticsearch.yml: |
+  cluster.name: {{ .Release.Name }}
+  node.name: {{ include "dev-stores.name" (list . "elasticsearch") }}
+  discovery.type: single-node
+  http.host: 0.0.0.0
+  transport.host: 127.0.0.1
+  readiness.port: 9399
+  path.data: /usr/share/elasticsearch/data
+  path.logs: /usr/share/elasticsearch/logs
+  xpack.security.enabled: true
+  xpack.security.http.ssl.enabled: false
+  # Memory-mapped files need a larger vm.max_map_count than nodes have by default.
+  node.store.allow_mmap: false
+  {{- range $setting, $value := .Values.elasticsearch.settings }}
+  {{ $setting }}: {{ $value | toJson }}
+  {{- end }}
+jvm.options: |
+  -Xms{{ .Values.elasticsearch.heap }}
+  -Xmx{{ .Values.elasticsearch.heap }}
+  {{- range .Values.elasticsearch.javaOptions }}
+  {{ . }}
+  {{- end }}
+  -Djava.io.tmpdir=${ES_TMPDIR}
+  -XX:+ExitOnOutOfMemoryError
+  -XX:ErrorFile=/tmp/hs_err_pid%p.log
+  20-:--add-modules=jdk.incubator.vector
+  -Dorg.apache.lucene.store.MMapDirectory.sharedArenaMaxPermits=1
+{{- end -}}
