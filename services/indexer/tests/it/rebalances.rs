@@ -1,0 +1,35 @@
+//! Indexers come and go while events arrive.
+
+use anyhow::Result;
+
+use crate::world::{World, cancelled, created, expected};
+
+#[tokio::test]
+async fn indexers_that_share_the_partitions_lose_nothing_when_they_come_and_go() -> Result<()> {
+    let world = World::new().await?;
+    let events: Vec<_> = (1..=6000).map(created).chain((1..=3000).map(cancelled)).collect();
+    let small = [("INDEXER_BULK_MAX_DOCUMENTS", "20")];
+    let load = async {
+        for chunk in events.chunks(300) {
+            world.publish(chunk).await?;
+        }
+        anyhow::Ok(())
+    };
+    let changes = async {
+        let first = world.start_with(&small).await?;
+        first.wait_until_assigned().await?;
+        let second = world.start_with(&small).await?;
+        let partitions = second.wait_until_assigned().await?;
+        assert_eq!(partitions, 3, "the second one takes half of the six partitions");
+        first.stop().await?;
+        let third = world.start_with(&small).await?;
+        third.wait_until_assigned().await?;
+        second.crash().await;
+        anyhow::Ok(third)
+    };
+    let ((), third) = tokio::try_join!(load, changes)?;
+    world.wait_until_committed().await?;
+    world.assert_holds(&expected(&events)).await?;
+    assert_eq!(world.letters().await?.len(), 0);
+    third.stop().await
+}
