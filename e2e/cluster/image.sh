@@ -15,9 +15,9 @@ debian_root() {
 
 # base_image NAME HASH COMMAND...: prints the image NAME:HASH; where the engine lacks it, it is imported from the tar that COMMAND writes.
 base_image() {
-  local base=$REGISTRY/$1:$2
+  local name=$1 base=$REGISTRY/$1:$2
   shift 2
-  has_image "$base" || locked images import_base "$base" "$@" >&2
+  has_image "$base" || locked "image-$name" import_base "$base" "$@" >&2
   printf '%s\n' "$base"
 }
 
