@@ -62,24 +62,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
-# The API's Service, index mappings, and the workloads' own accounts (which carry no token and no rights).
+# The API's Service, and the workloads' own account (which carries no token and no rights).
 - apiGroups: [""]
-  resources: [services, configmaps, serviceaccounts]
+  resources: [services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
 # The migration Job.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
-# The way in, and who may talk to whom.
+# The way in.
 - apiGroups: [networking.k8s.io]
-  resources: [ingresses, networkpolicies]
+  resources: [ingresses]
   verbs: [get, list, watch, create, patch, delete]
 # Keeps a replica of each workload through node drains.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
-# The stores' addresses and passwords that a pipeline refers to. Read only: the operator writes no Secret.
-# Their names are chosen by users, so the rule cannot name them.
+# The stores' addresses and passwords that a pipeline refers to, by names that users choose. Only read: the operator
+# writes no Secret. list and watch: a changed one rolls the pods that use it.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch]

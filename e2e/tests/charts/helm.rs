@@ -1,4 +1,4 @@
-//! Runs Helm 3 and Helm 4, which e2e/cluster builds once and keeps in its cache.
+//! Runs Helm 3 and Helm 4, which e2e/cluster finds or builds, and keeps in its cache.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,8 +9,20 @@ use std::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// Both major versions of Helm.
-pub static HELMS: LazyLock<[Helm; 2]> = LazyLock::new(|| [Helm::find("helm3"), Helm::find("helm")]);
+/// Helm 3 and Helm 4.
+pub static HELMS: LazyLock<[Helm; 2]> = LazyLock::new(|| {
+    let script = ". e2e/cluster/lib.sh && e2e/cluster/tools helm3 helm && printf %s \"$CACHE/bin\"";
+    let output = Command::new("bash")
+        .args(["-c", script])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let folder = PathBuf::from(text(&output.stdout));
+    ["helm3", "helm"].map(|name| Helm {
+        program: folder.join(name),
+    })
+});
 
 /// One version of Helm.
 pub struct Helm {
@@ -37,7 +49,8 @@ pub const CASES: &[Case] = &[
             "--set=replicas=1,rbac.scope=namespace,rbac.watchNamespace=shop,rbac.aggregate=false,crds.install=false",
             "--set=image.registry=registry.example.com/lab/,image.tag=1.2.3,imagePullSecrets[0].name=pull",
             "--set=podLabels.team=a,podAnnotations.note=b,nodeSelector.zone=c,priorityClassName=high",
-            "--set=tolerations[0].operator=Exists,affinity.nodeAffinity=null",
+            "--set=tolerations[0].operator=Exists,reconcile.concurrency=8,reconcile.driftInterval=1h",
+            r#"--set-json=affinity={"podAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"zone"}]}}"#,
         ],
     },
     Case {
@@ -56,10 +69,6 @@ pub const CASES: &[Case] = &[
         ],
     },
     Case {
-        chart: "dev-stores",
-        values: &[],
-    },
-    Case {
         chart: "k6",
         values: &[],
     },
@@ -73,17 +82,6 @@ pub const CASES: &[Case] = &[
 ];
 
 impl Helm {
-    fn find(module: &str) -> Self {
-        let output = Command::new(root().join("e2e/cluster/go-build"))
-            .arg(module)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        Self {
-            program: PathBuf::from(text(&output.stdout).trim()).join("helm"),
-        }
-    }
-
     /// Runs Helm in the repository's folder, with settings and caches of its own.
     pub fn run(&self, arguments: &[&str]) -> Output {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm");
@@ -126,7 +124,7 @@ pub fn documents(yaml: &str) -> Vec<Value> {
 }
 
 /// All manifests of all cases and both Helms, each with a label for messages.
-pub fn all_manifests() -> Vec<(String, Value)> {
+pub static ALL_MANIFESTS: LazyLock<Vec<(String, Value)>> = LazyLock::new(|| {
     let mut manifests = Vec::new();
     for case in CASES {
         for helm in &*HELMS {
@@ -140,7 +138,7 @@ pub fn all_manifests() -> Vec<(String, Value)> {
         }
     }
     manifests
-}
+});
 
 /// The repository's folder.
 pub fn root() -> &'static Path {

@@ -13,33 +13,33 @@ use k8s_openapi::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::helm::all_manifests;
+use crate::helm::ALL_MANIFESTS;
 
 #[test]
 fn every_field_is_known_to_the_api() {
-    for (label, manifest) in all_manifests() {
+    for (label, manifest) in &*ALL_MANIFESTS {
         let read_back = match manifest["kind"].as_str().unwrap_or_default() {
-            "ClusterRole" => through::<ClusterRole>(&manifest),
-            "ClusterRoleBinding" => through::<ClusterRoleBinding>(&manifest),
-            "CommercePipeline" => through::<commerce_operator::crd::CommercePipeline>(&manifest),
-            "ConfigMap" => through::<ConfigMap>(&manifest),
-            "CustomResourceDefinition" => through::<CustomResourceDefinition>(&manifest),
-            "Deployment" => through::<Deployment>(&manifest),
-            "Job" => through::<Job>(&manifest),
-            "PersistentVolumeClaim" => through::<PersistentVolumeClaim>(&manifest),
-            "Pod" => through::<Pod>(&manifest),
-            "PodDisruptionBudget" => through::<PodDisruptionBudget>(&manifest),
-            "Role" => through::<Role>(&manifest),
-            "RoleBinding" => through::<RoleBinding>(&manifest),
-            "Secret" => through::<Secret>(&manifest),
-            "Service" => through::<Service>(&manifest),
-            "ServiceAccount" => through::<ServiceAccount>(&manifest),
-            "StatefulSet" => through::<StatefulSet>(&manifest),
+            "ClusterRole" => through::<ClusterRole>(manifest),
+            "ClusterRoleBinding" => through::<ClusterRoleBinding>(manifest),
+            "CommercePipeline" => through::<commerce_operator::crd::CommercePipeline>(manifest),
+            "ConfigMap" => through::<ConfigMap>(manifest),
+            "CustomResourceDefinition" => through::<CustomResourceDefinition>(manifest),
+            "Deployment" => through::<Deployment>(manifest),
+            "Job" => through::<Job>(manifest),
+            "PersistentVolumeClaim" => through::<PersistentVolumeClaim>(manifest),
+            "Pod" => through::<Pod>(manifest),
+            "PodDisruptionBudget" => through::<PodDisruptionBudget>(manifest),
+            "Role" => through::<Role>(manifest),
+            "RoleBinding" => through::<RoleBinding>(manifest),
+            "Secret" => through::<Secret>(manifest),
+            "Service" => through::<Service>(manifest),
+            "ServiceAccount" => through::<ServiceAccount>(manifest),
+            "StatefulSet" => through::<StatefulSet>(manifest),
             kind => panic!("{label}: this test knows no type for {kind}"),
         };
         let read_back = read_back.unwrap_or_else(|error| panic!("{label}: {error}"));
         let mut lost = Vec::new();
-        find_lost("", &manifest, &read_back, &mut lost);
+        find_lost("", manifest, &read_back, &mut lost);
         assert!(lost.is_empty(), "{label}: the API does not know {lost:?}");
     }
 }
@@ -79,7 +79,7 @@ fn is_empty(value: &Value) -> bool {
 
 #[test]
 fn every_object_is_named_and_labelled_by_its_release() {
-    for (label, manifest) in all_manifests() {
+    for (label, manifest) in &*ALL_MANIFESTS {
         let metadata = &manifest["metadata"];
         let name = metadata["name"].as_str().unwrap_or_default();
         assert!(

@@ -3,19 +3,19 @@
 
 use serde_json::{Value, json};
 
-use crate::helm::all_manifests;
+use crate::helm::ALL_MANIFESTS;
 
 /// The pod specs in all rendered manifests.
-fn pods() -> Vec<(String, Value)> {
-    all_manifests()
-        .into_iter()
+fn pods() -> Vec<(&'static str, &'static Value)> {
+    ALL_MANIFESTS
+        .iter()
         .filter_map(|(label, manifest)| {
             let spec = match manifest["kind"].as_str()? {
-                "Pod" => manifest["spec"].clone(),
-                "Deployment" | "Job" | "StatefulSet" => manifest["spec"]["template"]["spec"].clone(),
+                "Pod" => &manifest["spec"],
+                "Deployment" | "Job" | "StatefulSet" => &manifest["spec"]["template"]["spec"],
                 _ => return None,
             };
-            Some((label, spec))
+            Some((label.as_str(), spec))
         })
         .collect()
 }
@@ -41,7 +41,7 @@ fn every_pod_is_restricted() {
         for volume in pod["volumes"].as_array().into_iter().flatten() {
             assert!(volume["hostPath"].is_null(), "{label}: {volume}");
         }
-        for container in containers(&pod) {
+        for container in containers(pod) {
             let label = format!("container {} of {label}", container["name"]);
             let security = &container["securityContext"];
             assert_eq!(security["allowPrivilegeEscalation"], false, "{label}");
@@ -55,7 +55,7 @@ fn every_pod_is_restricted() {
 #[test]
 fn every_container_says_what_it_needs_and_may_use() {
     for (label, pod) in pods() {
-        for container in containers(&pod) {
+        for container in containers(pod) {
             let resources = &container["resources"];
             for (kind, resource) in [("requests", "cpu"), ("requests", "memory"), ("limits", "memory")] {
                 let given = resources[kind][resource].as_str();
@@ -80,7 +80,7 @@ fn only_the_operator_gets_an_api_token() {
 #[test]
 fn no_password_is_written_into_a_pod() {
     for (label, pod) in pods() {
-        for container in containers(&pod) {
+        for container in containers(pod) {
             for variable in container["env"].as_array().into_iter().flatten() {
                 let name = variable["name"].as_str().unwrap_or_default();
                 let secret = ["PASSWORD", "TOKEN", "SECRET"]

@@ -1,9 +1,9 @@
-//! The schema of a pipeline's spec for Helm, made from the definition of CommercePipeline.
+//! The schema of a pipeline's spec for Helm, made from the definition of `CommercePipeline`.
 
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-/// The schema of a pipeline's spec, from the text of the CustomResourceDefinition.
+/// The schema of a pipeline's spec, from the text of the `CustomResourceDefinition`.
 pub fn spec_schema(definition: &str) -> anyhow::Result<Value> {
     let definition: Value =
         serde_norway::from_str(definition).context("parsing the definition of CommercePipeline")?;

@@ -1,7 +1,7 @@
 //! Writes what the charts say about themselves from its sources, so that it cannot drift:
 //!
 //! - the table of values in each chart's README.md, from the `# --` comments of its values.yaml;
-//! - the property `spec` of charts/commerce-pipeline/values.schema.json, from the definition of CommercePipeline in crds/.
+//! - the property `spec` of charts/commerce-pipeline/values.schema.json, from the definition of `CommercePipeline` in crds/.
 //!
 //! `chartdocs` writes the files; `chartdocs --check` only tells which are not up to date, and fails if any is.
 
