@@ -133,7 +133,8 @@ pub struct TopicsSpec {
     pub replication_factor: i32,
 
     /// Settings of each topic, for example `retention.ms: "604800000"`. The dead-letter topics get them too.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    // Serialized when empty too: the rules read it, and the API server judges the default of `topics` by them.
+    #[serde(default)]
     #[schemars(schema_with = "topic_config")]
     pub config: BTreeMap<String, String>,
 }
