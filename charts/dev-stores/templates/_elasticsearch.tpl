@@ -24,6 +24,8 @@ jvm.options: |
   {{- end }}
   -Djava.io.tmpdir=${ES_TMPDIR}
   -XX:+ExitOnOutOfMemoryError
+  # It fills an index of its own with the built-in roles, which nothing here asks for and which needs more modules.
+  -Des.queryable_built_in_roles_enabled=false
   -XX:ErrorFile=/tmp/hs_err_pid%p.log
   20-:--add-modules=jdk.incubator.vector
   -Dorg.apache.lucene.store.MMapDirectory.sharedArenaMaxPermits=1
