@@ -69,6 +69,17 @@ pub const CASES: &[Case] = &[
         ],
     },
     Case {
+        chart: "dev-stores",
+        values: &[],
+    },
+    Case {
+        chart: "dev-stores",
+        values: &[
+            "--values=charts/dev-stores/examples/official-images.yaml",
+            "--set=storageClassName=fast,images.pullSecrets[0].name=pull",
+        ],
+    },
+    Case {
         chart: "k6",
         values: &[],
     },

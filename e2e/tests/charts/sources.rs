@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::helm::{CASES, Case, HELMS, root};
+use crate::helm::{CASES, Case, HELMS, documents, root};
 
 fn named<'a>(manifests: &'a [Value], kind: &str, name: &str) -> &'a Value {
     manifests
@@ -115,9 +115,22 @@ fn a_packaged_chart_renders_the_same() {
             let render = |chart: &str| {
                 let mut arguments = vec!["template", "test", chart];
                 arguments.extend(case.values);
-                helm.succeed(&arguments)
+                let mut manifests = documents(&helm.succeed(&arguments));
+                manifests.iter_mut().for_each(forget_passwords);
+                manifests
             };
             assert_eq!(render(&package), render(&chart), "{case:?}");
+        }
+    }
+}
+
+/// Passwords are made at random where no cluster can be asked for those of the last time.
+fn forget_passwords(manifest: &mut Value) {
+    if manifest["kind"] == "Secret" {
+        for contents in ["data", "stringData"] {
+            for (_, value) in manifest[contents].as_object_mut().into_iter().flatten() {
+                *value = Value::Null;
+            }
         }
     }
 }
