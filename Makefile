@@ -33,6 +33,10 @@ unit: ## tests without a cluster: the stores run as local processes
 	@$(cluster)/packages && $(cluster)/stores >/dev/null && $(cluster)/tools >/dev/null
 	cargo test --workspace --locked
 
+.PHONY: e2e
+e2e: ## the end-to-end tests, on the cluster that `make up` made
+	cargo test --locked -p commerce-e2e --features cluster --test cluster -- --test-threads=1
+
 .PHONY: dev
 dev: ## stores and services as plain processes, without a container engine, until Ctrl-C
 	@$(cluster)/packages && $(cluster)/stores >/dev/null
