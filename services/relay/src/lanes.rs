@@ -51,15 +51,12 @@ impl<T> Lanes<T> {
         if self.parked.contains(&lane) {
             return Turn::Park(event);
         }
-        match self.busy.get_mut(&lane) {
-            Some(waiting) => {
-                waiting.push_back(event);
-                Turn::Wait
-            }
-            None => {
-                self.busy.insert(lane, VecDeque::new());
-                Turn::Send(event)
-            }
+        if let Some(waiting) = self.busy.get_mut(&lane) {
+            waiting.push_back(event);
+            Turn::Wait
+        } else {
+            self.busy.insert(lane, VecDeque::new());
+            Turn::Send(event)
         }
     }
 

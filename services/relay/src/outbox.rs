@@ -214,9 +214,10 @@ pub async fn parked(connection: &mut PgConnection, outbox_ids: &[i64]) -> Result
 /// An event as it stands in the outbox, borrowed from the row.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'r> {
-    pub event_id: Uuid,
+    pub id: Uuid,
     pub aggregate_id: &'r str,
-    pub event_type: &'r str,
+    /// Its topic, without the prefix.
+    pub kind: &'r str,
     pub payload: &'r str,
     pub traceparent: Option<&'r str>,
     pub correlation_id: &'r str,
@@ -227,9 +228,9 @@ impl<'r> Event<'r> {
     pub fn of(row: &'r PgRow) -> Result<Self, Error> {
         let event = || {
             Ok(Self {
-                event_id: row.try_get(2)?,
+                id: row.try_get(2)?,
                 aggregate_id: row.try_get(4)?,
-                event_type: row.try_get(5)?,
+                kind: row.try_get(5)?,
                 payload: row.try_get(6)?,
                 traceparent: row.try_get(7)?,
                 correlation_id: row.try_get(8)?,

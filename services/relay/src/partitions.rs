@@ -11,8 +11,8 @@ use tokio::time::sleep;
 
 /// How many days ahead, besides today.
 const AHEAD: i32 = 3;
-const INTERVAL: Duration = Duration::from_secs(3_600);
-const RETRY: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_hours(1);
+const RETRY: Duration = Duration::from_mins(1);
 
 /// Keeps making them.
 pub async fn keep(postgres: &PostgresConfig) {

@@ -88,16 +88,16 @@ impl Producer {
 
     /// Hands an event over. `ticket` comes back in its [`Delivery`], unless this refuses it.
     pub fn send(&self, ticket: usize, event: &Event<'_>) -> Result<(), Refusal> {
-        let topic = format!("{}{}", self.topic_prefix, event.event_type);
+        let topic = format!("{}{}", self.topic_prefix, event.kind);
         let (id, time) = (
-            event.event_id.to_string(),
+            event.id.to_string(),
             event.created_at.to_rfc3339_opts(SecondsFormat::Micros, true),
         );
         let headers = OwnedHeaders::new_with_capacity(9)
             .insert(text(header::SPEC_VERSION, "1.0"))
             .insert(text(header::ID, &id))
             .insert(text(header::SOURCE, SOURCE))
-            .insert(text(header::TYPE, event.event_type))
+            .insert(text(header::TYPE, event.kind))
             .insert(text(header::SUBJECT, event.aggregate_id))
             .insert(text(header::TIME, &time))
             .insert(text(header::CONTENT_TYPE, "application/json"))

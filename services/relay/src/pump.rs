@@ -80,7 +80,10 @@ pub struct Pump<'a> {
     /// Lanes of the parked events being tried again.
     retrying: HashMap<i64, u64>,
     next_retry: Instant,
+    /// The last outbox id handed out, as of the last heartbeat.
     last_id: i64,
+    /// The highest outbox id read.
+    highest_read: i64,
     parked: u64,
     /// PostgreSQL's clock (microseconds since 1970) at an instant of ours.
     clock: (i64, Instant),
@@ -119,6 +122,7 @@ impl<'a> Pump<'a> {
             retrying: HashMap::new(),
             next_retry: now,
             last_id: pulse.last_id,
+            highest_read: 0,
             parked: u64::try_from(pulse.parked).unwrap_or_default(),
             clock: (pulse.now, now),
             last_progress: now,
@@ -275,6 +279,7 @@ impl<'a> Pump<'a> {
         }
         let sequence = self.tracker.push(entry);
         self.window_events += 1;
+        self.highest_read = self.highest_read.max(entry.outbox_id);
         if let Some((_, position)) = &mut self.window {
             *position = entry.outbox_id;
         }
@@ -432,8 +437,11 @@ impl<'a> Pump<'a> {
         self.parked = u64::try_from(pulse.parked).unwrap_or_default();
         if self.under_way() > 0 && self.last_progress.elapsed() > STALLED {
             observe(Flow::Stalled(self.producer.problem().as_deref()));
-            self.stop_reading();
-        } else {
+            // A statement that nobody takes rows from would stay open for as long as Kafka is away.
+            if !self.has_room() {
+                self.stop_reading();
+            }
+        } else if self.lanes.parked().len() < MAX_PARKED {
             observe(Flow::Flowing);
             self.producer.forget_problem();
         }
@@ -443,12 +451,13 @@ impl<'a> Pump<'a> {
 
     fn backlog(&self) -> Backlog {
         let oldest = self.tracker.oldest();
-        let backlog = match oldest {
-            Some(entry) => (self.last_id - entry.outbox_id + 1).max(1),
-            None => 0,
+        let unread = match (&self.window, self.highest_read) {
+            (None, _) => 0,
+            (Some(_), 0) => 1,
+            (Some(_), highest) => u64::try_from(self.last_id - highest).unwrap_or_default(),
         };
         Backlog {
-            backlog: u64::try_from(backlog).unwrap_or_default(),
+            backlog: unread + self.tracker.unsettled() as u64,
             oldest_unpublished_seconds: oldest.map_or(0.0, |entry| self.age(entry.created_at)),
             parked: self.parked,
             in_flight: self.under_way(),

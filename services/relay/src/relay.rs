@@ -111,9 +111,9 @@ impl Relay {
                 () = run.watch_kafka() => {}
             }
             drained.cancel();
+            Ok(())
         };
-        let ((), served) = tokio::join!(work, admin.serve(drained.clone()));
-        served
+        tokio::try_join!(work, admin.serve(drained.clone())).map(drop)
     }
 }
 
@@ -176,7 +176,7 @@ impl Run {
             Flow::Flowing => self.events.pass(),
             Flow::Stalled(None) => self.events.fail("Kafka acknowledges nothing"),
             Flow::Stalled(Some(problem)) => {
-                self.events.fail(format!("Kafka acknowledges nothing: {problem}"))
+                self.events.fail(format!("Kafka acknowledges nothing: {problem}"));
             }
         };
         let ended = tokio::select! {

@@ -66,7 +66,7 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backlog {
-    /// Events not published, parked ones not counted. An estimate that is never too low, and exact when it is 0.
+    /// Events not published, parked ones not counted. An estimate: the ids of aborted transactions count.
     pub backlog: u64,
     /// The age of the oldest of them, by PostgreSQL's clock; 0 where there is none.
     pub oldest_unpublished_seconds: f64,

@@ -96,6 +96,7 @@ async fn a_graceful_stop_drains_and_hands_over_at_once() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_was_paused_can_move_nothing_any_more() -> Result<()> {
+    const CHECKPOINT: &str = "select token || ' ' || snapshot || ' ' || position from relay_checkpoint";
     let world = World::new().await?;
     let paused = world.process().await?;
     eventually("it is active", async || {
@@ -112,7 +113,6 @@ async fn a_relay_that_was_paused_can_move_nothing_any_more() -> Result<()> {
     second.active().await?;
     world.commit(1, CREATED).await?;
     world.all_sent().await?;
-    const CHECKPOINT: &str = "select token || ' ' || snapshot || ' ' || position from relay_checkpoint";
     let before: String = sqlx::query_scalar(CHECKPOINT).fetch_one(&world.pool).await?;
 
     paused.signal("CONT")?;

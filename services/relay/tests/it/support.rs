@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub const CREATED: &str = "order.created";
 pub const CANCELLED: &str = "order.cancelled";
 /// How long anything may take that is not measured.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A database and topics of one test's own.
 pub struct World {
