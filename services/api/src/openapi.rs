@@ -40,7 +40,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
     description = "The request is malformed; `errors` names each field that is wrong",
     content_type = "application/problem+json"
 )]
-pub(crate) struct BadRequest(#[to_schema] Problem);
+pub(crate) struct BadRequest(Problem);
 
 /// What a request with a body can be refused for, beside its fields.
 #[derive(IntoResponses)]
@@ -51,19 +51,19 @@ pub(crate) enum Refusals {
         description = "The body is too large",
         content_type = "application/problem+json"
     )]
-    TooLarge(#[to_schema] Problem),
+    TooLarge(Problem),
     #[response(
         status = 415,
         description = "The body is not JSON",
         content_type = "application/problem+json"
     )]
-    MediaType(#[to_schema] Problem),
+    MediaType(Problem),
     #[response(
         status = 422,
         description = "The idempotency key was used for another request",
         content_type = "application/problem+json"
     )]
-    KeyReused(#[to_schema] Problem),
+    KeyReused(Problem),
 }
 
 /// A store is away.
@@ -74,4 +74,4 @@ pub(crate) enum Refusals {
     description = "A store is away; `Retry-After` says when to try again",
     content_type = "application/problem+json"
 )]
-pub(crate) struct StoreAway(#[to_schema] Problem);
+pub(crate) struct StoreAway(Problem);

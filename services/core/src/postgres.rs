@@ -18,8 +18,8 @@ pub static MIGRATOR: Migrator = sqlx::migrate!();
 const ACCEPTED: &str = "a PostgreSQL URI such as postgres://user:password@host:5432/database";
 /// SQLSTATE of a database that does not exist.
 const INVALID_CATALOG_NAME: &str = "3D000";
-/// SQLSTATE of a database that exists already.
-const DUPLICATE_DATABASE: &str = "42P04";
+/// SQLSTATEs of a database that exists already: as a rule, and where somebody else creates it at this moment.
+const DUPLICATE_DATABASE: [&str; 2] = ["42P04", "23505"];
 
 /// Where PostgreSQL is and how many connections to keep at most.
 #[derive(Debug, Clone)]
@@ -92,7 +92,7 @@ async fn create_database(options: &PgConnectOptions) -> Result<(), MigrateError>
     let statement = format!("create database \"{}\"", name.replace('"', "\"\""));
     match connection.execute(sqlx::AssertSqlSafe(statement)).await {
         // Another replica was faster.
-        Err(error) if has_code(&error, DUPLICATE_DATABASE) => Ok(()),
+        Err(error) if DUPLICATE_DATABASE.iter().any(|code| has_code(&error, code)) => Ok(()),
         Err(source) => Err(MigrateError::CreateDatabase { name, source }),
         Ok(_) => Ok(()),
     }
