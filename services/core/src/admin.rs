@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
@@ -19,6 +20,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Env;
+
+/// The log tells of a failing check's new message not sooner than this after the one before: what several tasks report
+/// of one outage differs and alternates.
+const NEXT_MESSAGE: Duration = Duration::from_secs(10);
 
 /// What a check means for the readiness of the whole process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,8 @@ struct Check {
     need: Need,
     #[serde(skip)]
     passed_once: bool,
+    #[serde(skip)]
+    logged: Option<Instant>,
 }
 
 /// The checks of this process. Clones share them.
@@ -60,7 +67,7 @@ impl Readiness {
     #[must_use]
     pub fn gate(&self, name: &'static str, need: Need) -> Gate {
         let message = Some("not reached yet".to_owned());
-        self.lock().insert(name, Check { ready: false, message, need, passed_once: false });
+        self.lock().insert(name, Check { ready: false, message, need, passed_once: false, logged: None });
         Gate { name, readiness: self.clone() }
     }
 
@@ -106,7 +113,12 @@ impl Gate {
     fn set(&self, ready: bool, message: Option<String>) -> bool {
         let mut checks = self.readiness.lock();
         let Some(check) = checks.get_mut(self.name) else { return false };
-        let news = check.ready != ready || (!ready && check.message != message);
+        let changed = check.ready != ready || check.logged.is_none();
+        let differs = !ready && check.message != message;
+        let news = changed || (differs && check.logged.is_some_and(|at| at.elapsed() >= NEXT_MESSAGE));
+        if news {
+            check.logged = Some(Instant::now());
+        }
         check.ready = ready;
         check.message = message;
         check.passed_once |= ready;

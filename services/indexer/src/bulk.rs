@@ -10,6 +10,8 @@ use elasticsearch::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::problem::causes;
+
 /// How long Elasticsearch may take for one request. One that takes longer is sent again, which is harmless.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// As much of an answer that is not JSON as goes into a message.
@@ -107,27 +109,16 @@ impl BulkClient {
                 None,
             )
             .await
-            .map_err(|error| Failure::Transient(format!("sending a bulk request: {}", chain(&error))))?;
+            .map_err(|error| Failure::Transient(format!("sending a bulk request: {}", causes(&error))))?;
         let status = response.status_code().as_u16();
         let answer = response.bytes().await.map_err(|error| {
-            Failure::Transient(format!("reading the answer to a bulk request: {}", chain(&error)))
+            Failure::Transient(format!(
+                "reading the answer to a bulk request: {}",
+                causes(&error)
+            ))
         })?;
         read(status, &answer, count)
     }
-}
-
-/// The error with its causes: the outermost says little more than "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.to_string();
-        if !text.contains(&inner) {
-            text = format!("{text}: {inner}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn read(status: u16, answer: &[u8], count: usize) -> Result<Vec<Outcome>, Failure> {

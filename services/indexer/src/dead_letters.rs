@@ -6,9 +6,9 @@ use commerce_core::{admin::Gate, kafka::KafkaConfig, topics};
 use rdkafka::{
     ClientContext, Message as _,
     config::RDKafkaLogLevel,
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, Headers as _, OwnedHeaders, OwnedMessage},
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer as _},
 };
 
 use crate::backoff::Backoff;
@@ -35,14 +35,15 @@ impl Reason {
     }
 }
 
-/// Writes dead letters.
+/// Writes dead letters. Clones share the producer.
+#[derive(Clone)]
 pub(crate) struct DeadLetters {
     producer: FutureProducer<Quiet>,
-    kafka: Gate,
+    gate: Gate,
 }
 
 /// librdkafka's own words go to the debug log: what failed is said by whoever asked for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
@@ -56,7 +57,7 @@ impl ClientContext for Quiet {
 }
 
 impl DeadLetters {
-    pub(crate) fn new(config: &KafkaConfig, kafka: Gate) -> Result<Self, KafkaError> {
+    pub(crate) fn new(config: &KafkaConfig, gate: Gate) -> Result<Self, KafkaError> {
         let mut client = config.client("commerce-indexer-dead-letters");
         client
             .set("acks", "all")
@@ -70,8 +71,19 @@ impl DeadLetters {
             .set("message.max.bytes", "67108864");
         Ok(Self {
             producer: client.create_with_context(Quiet)?,
-            kafka,
+            gate,
         })
+    }
+
+    /// Those of these topics that do not exist.
+    pub(crate) async fn missing(&self, topics: Vec<String>) -> KafkaResult<Vec<String>> {
+        let producer = self.producer.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let metadata = producer.client().fetch_metadata(None, TIMEOUT)?;
+            let exists = |name: &String| metadata.topics().iter().any(|topic| topic.name() == name);
+            Ok(topics.into_iter().filter(|name| !exists(name)).collect())
+        });
+        read.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
     /// Returns when all replicas have the letter, however long that takes.
@@ -92,8 +104,7 @@ impl DeadLetters {
                 payload = None;
                 continue;
             }
-            self.kafka
-                .fail(format!("writing to the topic {topic}: {problem}"));
+            self.gate.fail(format!("writing to the topic {topic}: {problem}"));
             backoff.wait().await;
         }
     }

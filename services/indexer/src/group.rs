@@ -54,6 +54,8 @@ impl Group {
             .set("auto.offset.reset", "earliest")
             // A crashed member's partitions are with another one after this time.
             .set("session.timeout.ms", "10000")
+            // Members learn of a rebalance with a heartbeat, and a partition that moves belongs to nobody until they have.
+            .set("heartbeat.interval.ms", "1000")
             // New partitions, and topics that were deleted and made again, are noticed after this time.
             .set("topic.metadata.refresh.interval.ms", "10000")
             // Memory is bounded by these, whatever the lag.

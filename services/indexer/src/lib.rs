@@ -28,6 +28,7 @@ mod lag;
 mod metrics;
 mod offsets;
 mod pipeline;
+mod problem;
 mod refresh;
 mod server;
 mod startup;

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{FutureExt as _, StreamExt as _};
 use rdkafka::{
     Message as _,
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
 use tokio::{
@@ -148,6 +148,10 @@ impl Pipeline {
                 Ok(())
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(PipelineError::Consumer(error)),
+            Some(Err(error)) if is_about_the_connection(&error) => {
+                tracing::debug!(%error, "fetching order events");
+                Ok(())
+            }
             Some(Err(error)) => {
                 let problem = error.to_string();
                 if self.last_problem.as_ref() != Some(&problem) {
@@ -163,7 +167,9 @@ impl Pipeline {
     fn apply(&mut self, change: Change) -> Result<(), PipelineError> {
         match change {
             Change::Assign(partitions) => {
-                tracing::info!(partitions = %names(&partitions), "partitions assigned");
+                if !partitions.is_empty() {
+                    tracing::info!(partitions = %names(&partitions), "partitions assigned");
+                }
                 self.offsets.assign(&partitions);
                 self.group.assign(&partitions).map_err(PipelineError::Consumer)?;
                 if self.paused {
@@ -298,6 +304,16 @@ impl Pipeline {
             tracing::warn!("leaving the consumer group failed; it notices after the session timeout");
         }
     }
+}
+
+/// The readiness check says these, better; librdkafka reconnects by itself.
+fn is_about_the_connection(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    let code = error.rdkafka_error_code();
+    matches!(
+        code,
+        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
+    )
 }
 
 fn names(partitions: &[Partition]) -> String {

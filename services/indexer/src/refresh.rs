@@ -17,7 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    backoff::Backoff, batch::BatchId, invalidation::Invalidation, metrics::Metrics, writer::Written,
+    backoff::Backoff, batch::BatchId, invalidation::Invalidation, metrics::Metrics, problem::causes,
+    writer::Written,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -138,6 +139,13 @@ impl Refresher {
                     self.elasticsearch.fail(format!(
                         "refreshing the index {} failed on {failed} shards",
                         self.index
+                    ));
+                }
+                Err(Error::Transport { source, .. }) => {
+                    self.elasticsearch.fail(format!(
+                        "refreshing the index {}: {}",
+                        self.index,
+                        causes(&source)
                     ));
                 }
                 Err(error) => self.elasticsearch.fail(error.to_string()),

@@ -61,10 +61,12 @@ pub struct Indexer {
 /// It serves nobody, so readiness only tells a rollout whether to go on, and it should where the stores could be reached
 /// once: a store that goes away later is no fault of this version. The checks say that it is away all the same.
 #[derive(Debug, Clone)]
-struct Gates {
-    kafka: Gate,
-    elasticsearch: Gate,
-    redis: Gate,
+pub(crate) struct Gates {
+    pub(crate) kafka: Gate,
+    pub(crate) elasticsearch: Gate,
+    pub(crate) redis: Gate,
+    /// Not part of `kafka`: events may well be read while these can't be written.
+    pub(crate) dead_letters: Gate,
 }
 
 impl Indexer {
@@ -78,6 +80,7 @@ impl Indexer {
             kafka: readiness.gate("kafka", Need::ToStart),
             elasticsearch: readiness.gate("elasticsearch", Need::ToStart),
             redis: readiness.gate("redis", Need::Never),
+            dead_letters: readiness.gate("dead-letters", Need::Never),
         };
         let address = config.admin_addr;
         let admin = AdminServer::bind(address, readiness, registry)
@@ -117,9 +120,10 @@ impl Indexer {
                 tracing::error!(%error, "the admin port has failed");
             }
         });
+        let dead_letters = DeadLetters::new(&config.kafka, gates.dead_letters.clone())?;
         let stores = async {
             startup::wait_for_alias(&config.elasticsearch, &gates.elasticsearch).await?;
-            startup::wait_for_topics(&config.kafka, &gates.kafka).await;
+            startup::wait_for_topics(&config.kafka, &dead_letters, &gates).await;
             Ok::<_, Error>(())
         };
         tokio::select! {
@@ -136,13 +140,13 @@ impl Indexer {
         )?;
         let writer = Writer {
             bulk: BulkClient::new(&config.elasticsearch)?,
-            dead_letters: DeadLetters::new(&config.kafka, gates.kafka.clone())?,
+            dead_letters,
             metrics: metrics.clone(),
             elasticsearch: gates.elasticsearch,
         };
         let (written, to_refresh) = mpsc::channel(UNREFRESHED_BATCHES);
-        let (refreshed, settled) = mpsc::unbounded_channel();
-        tasks.spawn(refresher.run(to_refresh, refreshed));
+        let (searchable, settled) = mpsc::unbounded_channel();
+        tasks.spawn(refresher.run(to_refresh, searchable));
 
         let group = Group::join(&config.kafka, &config.group_id)?;
         tasks.spawn(lag.watch(group.consumer.clone(), metrics, gates.kafka, stop.clone()));

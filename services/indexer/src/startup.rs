@@ -10,7 +10,7 @@ use commerce_core::{
     topics,
 };
 
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, dead_letters::DeadLetters, server::Gates};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,22 +32,21 @@ pub(crate) async fn wait_for_alias(config: &ElasticsearchConfig, elasticsearch: 
 }
 
 /// Returns when the topics of the events exist, and those of their dead letters.
-pub(crate) async fn wait_for_topics(config: &KafkaConfig, kafka: &Gate) {
+pub(crate) async fn wait_for_topics(config: &KafkaConfig, dead_letters: &DeadLetters, gates: &Gates) {
     let mut backoff = Backoff::new();
     loop {
-        match topics::partitions(config).await {
-            Ok(found) => {
-                let missing: Vec<_> = topics::names(config)
-                    .into_iter()
-                    .filter(|name| !found.contains_key(name))
-                    .collect();
-                if missing.is_empty() {
-                    kafka.pass();
-                    return;
-                }
-                kafka.fail(format!("these topics do not exist: {}", missing.join(", ")));
+        match dead_letters.missing(topics::names(config)).await {
+            Ok(missing) if missing.is_empty() => {
+                gates.kafka.pass();
+                gates.dead_letters.pass();
+                return;
             }
-            Err(error) => kafka.fail(error.to_string()),
+            Ok(missing) => gates
+                .kafka
+                .fail(format!("these topics do not exist: {}", missing.join(", "))),
+            Err(error) => gates
+                .kafka
+                .fail(format!("reading the topics from Kafka: {error}")),
         }
         backoff.wait().await;
     }

@@ -17,6 +17,10 @@ use crate::{
     metrics::Metrics,
 };
 
+/// So often may Elasticsearch refuse documents for the time being before it is a matter for the readiness check: under
+/// load it refuses some, now and then.
+const NOTEWORTHY: u32 = 3;
+
 /// What writes batches. Several may be on their way at once: the documents' versions make their order irrelevant.
 pub(crate) struct Writer {
     pub(crate) bulk: BulkClient,
@@ -43,6 +47,14 @@ struct Dead {
     error: String,
 }
 
+/// What is left to do after a bulk was answered.
+struct Sorted {
+    retry: Vec<Item>,
+    /// Why the first of these has to be sent again.
+    problem: Option<String>,
+    rejected: Vec<Dead>,
+}
+
 impl Writer {
     pub(crate) async fn write(&self, mut batch: Batch) -> Written {
         let malformed = std::mem::take(&mut batch.malformed);
@@ -61,7 +73,7 @@ impl Writer {
             batch: batch.id,
             ..Written::default()
         };
-        let mut backoff = Backoff::new();
+        let (mut attempts, mut backoff) = (0, Backoff::new());
         let mut groups = Vec::from([batch.items]);
         while let Some(mut group) = groups.pop() {
             if group.is_empty() {
@@ -69,14 +81,24 @@ impl Writer {
             }
             match self.send(&body, &group).await {
                 Ok(outcomes) => {
-                    let (retry, rejected) = self.sort(group, outcomes, &mut written);
+                    let Sorted {
+                        retry,
+                        rejected,
+                        problem,
+                    } = self.sort(group, outcomes, &mut written);
                     self.bury(rejected).await;
-                    if retry.is_empty() {
+                    let Some(problem) = problem else {
+                        self.elasticsearch.pass();
+                        attempts = 0;
                         backoff.reset();
-                    } else {
-                        groups.push(retry);
-                        backoff.wait().await;
+                        continue;
+                    };
+                    attempts += 1;
+                    if attempts >= NOTEWORTHY {
+                        self.elasticsearch.fail(format!("indexing documents: {problem}"));
                     }
+                    groups.push(retry);
+                    backoff.wait().await;
                 }
                 Err(Failure::Transient(problem)) => {
                     self.elasticsearch.fail(problem);
@@ -116,12 +138,7 @@ impl Writer {
     }
 
     /// Gives back what is to be sent again, and what never will be taken.
-    fn sort(
-        &self,
-        group: Vec<Item>,
-        outcomes: Vec<Outcome>,
-        written: &mut Written,
-    ) -> (Vec<Item>, Vec<Dead>) {
+    fn sort(&self, group: Vec<Item>, outcomes: Vec<Outcome>, written: &mut Written) -> Sorted {
         let (mut indexed, mut conflicts) = (0, 0);
         let (mut retry, mut rejected) = (Vec::new(), Vec::new());
         let mut problem = None;
@@ -151,11 +168,11 @@ impl Writer {
         }
         self.metrics.indexed(indexed, conflicts);
         self.metrics.retried(retry.len());
-        match problem {
-            Some(problem) => self.elasticsearch.fail(format!("indexing documents: {problem}")),
-            None => self.elasticsearch.pass(),
+        Sorted {
+            retry,
+            problem,
+            rejected,
         }
-        (retry, rejected)
     }
 
     /// Returns when the dead-letter topics have them all.

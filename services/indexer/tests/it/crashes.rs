@@ -5,7 +5,11 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result};
 use tokio::process::{Child, Command};
 
-use crate::world::{World, cancelled, created, eventually, expected};
+use crate::{
+    events::{cancelled, created, expected},
+    running::eventually,
+    world::World,
+};
 
 #[tokio::test]
 async fn an_indexer_that_ends_in_mid_stream_again_and_again_loses_nothing() -> Result<()> {

@@ -4,7 +4,11 @@ use anyhow::{Context as _, Result};
 use chrono::DateTime;
 use pretty_assertions::assert_eq;
 
-use crate::world::{CANCELLED, World, cancelled, created, eventually, expected};
+use crate::{
+    events::{cancelled, created, expected},
+    running::eventually,
+    world::{CANCELLED, World},
+};
 
 #[tokio::test]
 async fn a_created_order_is_found_with_all_that_is_known_about_it() -> Result<()> {
@@ -72,10 +76,10 @@ async fn a_replay_from_the_first_event_changes_no_document() -> Result<()> {
     let indexer = world.start().await?;
     eventually("a replay of all", async || {
         let conflicts = indexer
-            .metric("indexer_events_total{outcome=\"conflict\"}")
+            .metric("commerce_indexer_events_total{outcome=\"conflict\"}")
             .await
             .unwrap_or_default();
-        if conflicts >= 1300.0 {
+        if conflicts >= 1300 {
             Ok(())
         } else {
             Err(format!("{conflicts} conflicts"))
@@ -84,9 +88,9 @@ async fn a_replay_from_the_first_event_changes_no_document() -> Result<()> {
     .await?;
     assert_eq!(
         indexer
-            .metric("indexer_events_total{outcome=\"indexed\"}")
+            .metric("commerce_indexer_events_total{outcome=\"indexed\"}")
             .await?,
-        0.0
+        0
     );
     indexer.stop().await?;
     assert_eq!(world.documents().await?, before);
@@ -113,9 +117,9 @@ async fn a_stop_commits_all_that_was_written_so_that_the_next_indexer_repeats_no
     .await?;
     assert_eq!(
         indexer
-            .metric("indexer_events_total{outcome=\"conflict\"}")
+            .metric("commerce_indexer_events_total{outcome=\"conflict\"}")
             .await?,
-        0.0
+        0
     );
     let document = world.document("1").await?.context("the document")?;
     assert_eq!(document["topic"], world.kafka.topic(CANCELLED));

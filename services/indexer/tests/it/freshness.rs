@@ -5,7 +5,7 @@ use commerce_core::search_cache::generation_key;
 use redis::AsyncCommands as _;
 use serde_json::json;
 
-use crate::world::{World, created, eventually};
+use crate::{events::created, running::eventually, world::World};
 
 #[tokio::test]
 async fn cached_answers_are_invalidated_only_when_searches_find_the_order() -> Result<()> {
@@ -60,20 +60,23 @@ async fn metrics_and_status_tell_freshness_lag_and_outcomes() -> Result<()> {
     assert!(status["freshness"]["p50Seconds"].as_f64() <= status["freshness"]["p99Seconds"].as_f64());
     assert_eq!(
         indexer
-            .metric("indexer_events_total{outcome=\"indexed\"}")
+            .metric("commerce_indexer_events_total{outcome=\"indexed\"}")
             .await?,
-        50.0
+        50
     );
-    assert_eq!(indexer.metric("order_freshness_seconds_count").await?, 50.0);
-    assert!(indexer.metric("indexer_bulk_duration_seconds_count").await? >= 1.0);
+    assert_eq!(
+        indexer.metric("commerce_order_freshness_seconds_count").await?,
+        50
+    );
+    assert!(indexer.metric("indexer_bulk_duration_seconds_count").await? >= 1);
     let topic = world.kafka.topic("order.created");
     assert_eq!(
         indexer
             .metric(&format!(
-                "indexer_consumer_lag{{topic=\"{topic}\",partition=\"0\"}}"
+                "commerce_indexer_consumer_lag{{topic=\"{topic}\",partition=\"0\"}}"
             ))
             .await?,
-        0.0
+        0
     );
     indexer.stop().await
 }

@@ -2,8 +2,11 @@
 
 mod crashes;
 mod documents;
+mod events;
 mod freshness;
 mod outages;
 mod poison;
 mod rebalances;
+mod running;
+mod throughput;
 mod world;

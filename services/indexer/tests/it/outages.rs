@@ -11,7 +11,11 @@ use elasticsearch::indices::{IndicesDeleteAliasParts, IndicesPutAliasParts, Indi
 use redis::AsyncCommands as _;
 use serde_json::json;
 
-use crate::world::{World, cancelled, created, eventually, expected};
+use crate::{
+    events::{cancelled, created, expected},
+    running::eventually,
+    world::World,
+};
 
 #[tokio::test]
 async fn topics_and_alias_may_come_later() -> Result<()> {

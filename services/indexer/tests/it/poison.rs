@@ -4,7 +4,10 @@ use anyhow::{Context as _, Result};
 use rdkafka::Message as _;
 use serde_json::json;
 
-use crate::world::{CREATED, World, created};
+use crate::{
+    events::created,
+    world::{CREATED, World},
+};
 
 #[tokio::test]
 async fn only_the_poison_goes_to_the_dead_letters_and_says_why_and_where_from() -> Result<()> {
@@ -72,9 +75,9 @@ async fn only_the_poison_goes_to_the_dead_letters_and_says_why_and_where_from() 
     );
     assert_eq!(
         indexer
-            .metric("indexer_events_total{outcome=\"dead_lettered\"}")
+            .metric("commerce_indexer_events_total{outcome=\"dead_lettered\"}")
             .await?,
-        5.0
+        5
     );
     indexer.stop().await
 }

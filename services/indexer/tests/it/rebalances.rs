@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::world::{World, cancelled, created, expected};
+use crate::{
+    events::{cancelled, created, expected},
+    world::World,
+};
 
 #[tokio::test]
 async fn indexers_that_share_the_partitions_lose_nothing_when_they_come_and_go() -> Result<()> {

@@ -1,42 +1,37 @@
 //! What the tests share: topics, an index and keys of their own, indexers on them, and ways to look at the result.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
-use chrono::{DateTime, Utc};
+use anyhow::{Context as _, Result};
 use commerce_core::{
     config::Env,
     elasticsearch::{ElasticsearchConfig, body, body_if_found},
     event::{EventType, OrderEvent},
     index::{self, IndexSpec},
     kafka::KafkaConfig,
-    order::Status,
     redis::RedisConfig,
     testing::{Elasticsearch, Kafka, Redis, shared},
     topics::{self, TopicSpec},
 };
-use commerce_indexer::{Config, Indexer};
+use commerce_indexer::Config;
 use elasticsearch::{CountParts, GetParts, SearchParts, indices::IndicesRefreshParts};
 use futures::future::join_all;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{Consumer as _, StreamConsumer},
+    consumer::{CommitMode, Consumer as _, StreamConsumer},
     message::{Headers as _, OwnedMessage},
     producer::{FutureProducer, FutureRecord},
 };
 use serde_json::{Value, json};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
+use tokio::time::timeout;
+
+use crate::{
+    events::Expected,
+    running::{PATIENCE, Running, eventually},
 };
-use tokio_util::sync::CancellationToken;
 
 pub(crate) const CREATED: &str = "order.created";
 pub(crate) const CANCELLED: &str = "order.cancelled";
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Where each order should stand: version and status.
-pub(crate) type Expected = BTreeMap<String, (i64, &'static str)>;
 
 pub(crate) struct World {
     pub(crate) kafka: KafkaConfig,
@@ -45,13 +40,6 @@ pub(crate) struct World {
     pub(crate) redis_url: String,
     pub(crate) client: elasticsearch::Elasticsearch,
     producer: FutureProducer,
-}
-
-/// An indexer in this process. It crashes, without a chance to commit, when it is dropped.
-pub(crate) struct Running {
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), commerce_indexer::Error>>,
-    admin: String,
 }
 
 /// A record of a dead-letter topic.
@@ -64,10 +52,7 @@ pub(crate) struct Letter {
 impl World {
     /// On the stores that all tests share, with topics and index in place.
     pub(crate) async fn new() -> Result<Self> {
-        let world = Self::empty().await?;
-        world.create_topics().await?;
-        world.create_index().await?;
-        Ok(world)
+        Self::empty().await?.ready().await
     }
 
     /// Without topics and index.
@@ -82,28 +67,31 @@ impl World {
     pub(crate) async fn with_own_elasticsearch(store: &Elasticsearch) -> Result<Self> {
         let shared = Self::empty().await?;
         let own = ElasticsearchConfig::open(store.url().clone(), "orders");
-        let world = Self::of(shared.kafka, own, shared.redis, shared.redis_url)?;
-        world.create_topics().await?;
-        world.create_index().await?;
-        Ok(world)
+        Self::of(shared.kafka, own, shared.redis, shared.redis_url)?
+            .ready()
+            .await
     }
 
     pub(crate) async fn with_own_kafka(store: &Kafka) -> Result<Self> {
         let shared = Self::empty().await?;
         let own = KafkaConfig::plaintext(store.bootstrap(), "own.");
-        let world = Self::of(own, shared.elasticsearch, shared.redis, shared.redis_url)?;
-        world.create_topics().await?;
-        world.create_index().await?;
-        Ok(world)
+        Self::of(own, shared.elasticsearch, shared.redis, shared.redis_url)?
+            .ready()
+            .await
     }
 
     pub(crate) async fn with_own_redis(store: &Redis) -> Result<Self> {
         let shared = Self::empty().await?;
         let own = RedisConfig::new(&store.url().as_str().into(), "own:").context("the URL of Redis")?;
-        let world = Self::of(shared.kafka, shared.elasticsearch, own, store.url())?;
-        world.create_topics().await?;
-        world.create_index().await?;
-        Ok(world)
+        Self::of(shared.kafka, shared.elasticsearch, own, store.url())?
+            .ready()
+            .await
+    }
+
+    async fn ready(self) -> Result<Self> {
+        self.create_topics().await?;
+        self.create_index().await?;
+        Ok(self)
     }
 
     fn of(
@@ -141,7 +129,7 @@ impl World {
 
     pub(crate) async fn create_index_with(&self, change: impl FnOnce(&mut IndexSpec)) -> Result<()> {
         let mut spec = IndexSpec::new(&self.elasticsearch.index);
-        spec.refresh_interval = "-1".to_owned();
+        spec.refresh_interval = "-1".into();
         change(&mut spec);
         index::ensure(&self.client, &spec).await?;
         Ok(())
@@ -172,12 +160,7 @@ impl World {
     pub(crate) async fn start_with(&self, more: &[(&'static str, &str)]) -> Result<Running> {
         let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let config = Config::from_env(Env::from_pairs(self.environment().into_iter().chain(more)))?;
-        commerce_core::telemetry::init(&config.log);
-        let indexer = Indexer::bind(config).await?;
-        let admin = format!("http://{}", indexer.admin_addr()?);
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(indexer.run(stop.clone()));
-        Ok(Running { stop, task, admin })
+        Running::start(config).await
     }
 
     /// Publishes events to their topics, in this order per topic and order id.
@@ -389,153 +372,9 @@ impl World {
         }
         eventually("a committed reset", async || {
             consumer
-                .commit(&list, rdkafka::consumer::CommitMode::Sync)
+                .commit(&list, CommitMode::Sync)
                 .map_err(|error| error.to_string())
         })
         .await
     }
-}
-
-impl Running {
-    /// Stops it as SIGTERM does.
-    pub(crate) async fn stop(mut self) -> Result<()> {
-        self.stop.cancel();
-        timeout(PATIENCE, &mut self.task)
-            .await
-            .context("stopping the indexer")???;
-        Ok(())
-    }
-
-    /// Ends it where it is.
-    pub(crate) async fn crash(mut self) {
-        self.task.abort();
-        let _ = (&mut self.task).await;
-    }
-
-    pub(crate) fn is_running(&self) -> bool {
-        !self.task.is_finished()
-    }
-
-    pub(crate) async fn status(&self) -> Result<Value> {
-        Ok(reqwest::get(format!("{}/status", self.admin))
-            .await?
-            .json()
-            .await?)
-    }
-
-    /// Status code and body of `/readyz`.
-    pub(crate) async fn readiness(&self) -> Result<(u16, Value)> {
-        let answer = reqwest::get(format!("{}/readyz", self.admin)).await?;
-        Ok((answer.status().as_u16(), answer.json().await?))
-    }
-
-    /// Waits until the check fails with a message that contains `text`.
-    pub(crate) async fn wait_until_failing(&self, check: &str, text: &str) -> Result<()> {
-        eventually(&format!("{check} to fail with {text:?}"), async || {
-            let (_, body) = self.readiness().await.map_err(|error| error.to_string())?;
-            let message = body["checks"][check]["message"].as_str().unwrap_or("");
-            if message.contains(text) {
-                Ok(())
-            } else {
-                Err(body.to_string())
-            }
-        })
-        .await
-    }
-
-    pub(crate) async fn wait_until_ready(&self) -> Result<()> {
-        eventually("readiness", async || match self.readiness().await {
-            Ok((200, _)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await
-    }
-
-    /// Waits until it has been given partitions.
-    pub(crate) async fn wait_until_assigned(&self) -> Result<usize> {
-        eventually("assigned partitions", async || {
-            let status = self.status().await.map_err(|error| error.to_string())?;
-            match status["partitions"].as_array().map_or(0, Vec::len) {
-                0 => Err(status.to_string()),
-                count => Ok(count),
-            }
-        })
-        .await
-    }
-
-    /// The value of a metric, with its labels as they are printed.
-    pub(crate) async fn metric(&self, name: &str) -> Result<f64> {
-        let text = reqwest::get(format!("{}/metrics", self.admin))
-            .await?
-            .text()
-            .await?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let Some(value) = line else {
-            bail!("no metric {name} in\n{text}")
-        };
-        Ok(value.parse()?)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Waits until `probe` succeeds; its last error says what was the matter.
-pub(crate) async fn eventually<T, F>(what: &str, mut probe: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T, String>>,
-{
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match probe().await {
-            Ok(found) => return Ok(found),
-            Err(problem) if Instant::now() > until => bail!("waited in vain for {what}: {problem}"),
-            Err(_) => sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
-pub(crate) fn now() -> DateTime<Utc> {
-    Utc::now()
-}
-
-/// The creation of an order by a user of its own.
-pub(crate) fn created(id: u64) -> OrderEvent {
-    OrderEvent {
-        order_id: id.to_string(),
-        sku_id: 7,
-        quantity: 2,
-        user_id: format!("user-{id}"),
-        status: Status::Created,
-        version: 1,
-        correlation_id: format!("correlation-{id}"),
-        event_type: EventType::OrderCreated,
-        created_at: now(),
-    }
-}
-
-pub(crate) fn cancelled(id: u64) -> OrderEvent {
-    OrderEvent {
-        status: Status::Cancelled,
-        version: 2,
-        event_type: EventType::OrderCancelled,
-        ..created(id)
-    }
-}
-
-/// The orders of these events, each in the state of its highest version.
-pub(crate) fn expected(events: &[OrderEvent]) -> Expected {
-    let mut expected = Expected::new();
-    for event in events {
-        let state = expected.entry(event.order_id.clone()).or_insert((0, ""));
-        if event.version > state.0 {
-            *state = (event.version, event.status.as_str());
-        }
-    }
-    expected
 }
