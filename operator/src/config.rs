@@ -39,7 +39,7 @@ impl OperatorConfig {
         let namespace = env.optional_text("POD_NAMESPACE");
         let concurrency = env.number("RECONCILE_CONCURRENCY", 4, 1, 64);
         let probe_interval = env.duration("PROBE_INTERVAL", Duration::from_secs(30));
-        let drift_interval = env.duration("DRIFT_INTERVAL", Duration::from_secs(300));
+        let drift_interval = env.duration("DRIFT_INTERVAL", Duration::from_mins(5));
         env.finish(|| {
             Some(Self {
                 log: log?,

@@ -92,7 +92,7 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
 async fn pass(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Error> {
     let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
     let started = Instant::now();
-    let result = reconcile(&namespace, &name, &context).await;
+    let result = Box::pin(reconcile(&namespace, &name, &context)).await;
     context.metrics.reconciles.inc();
     context.metrics.seconds.observe(started.elapsed().as_secs_f64());
     match &result {

@@ -45,7 +45,7 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
     };
     context.remember(&resource);
     if resource.metadata.deletion_timestamp.is_some() {
-        return finalizer::finish(&resource, context).await;
+        return Box::pin(finalizer::finish(&resource, context)).await;
     }
     let mut findings = Findings {
         suspended: resource.spec.suspend,
@@ -57,7 +57,7 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         if !finalizer::is_held(&resource) {
             finalizer::hold(&context.client, &resource).await?;
         }
-        walk(&resource, context, &mut findings).await
+        Box::pin(walk(&resource, context, &mut findings)).await
     };
     if let Err(stop) = &result
         && findings.stop.is_none()

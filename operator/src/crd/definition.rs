@@ -1,4 +1,4 @@
-//! The CustomResourceDefinition as it is installed.
+//! The definition of the resource as it is installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -7,7 +7,7 @@ use kube::CustomResourceExt;
 
 use super::CommercePipeline;
 
-/// The CustomResourceDefinition as it is installed.
+/// The definition of the resource as it is installed.
 ///
 /// It differs from what the derive gives in two points. No field is nullable: a `null` then means "absent" to the API server,
 /// which gives such a field its default, where a nullable one would keep the `null`. And a description is one line for each

@@ -1,5 +1,10 @@
 //! `spec.api`, `spec.relay` and `spec.indexer`.
 
+#![allow(
+    clippy::struct_field_names,
+    reason = "the names are those of the resource's fields"
+)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -109,6 +114,10 @@ pub struct IndexerSpec {
 }
 
 /// When a bulk request is sent: at the first of these bounds.
+#[allow(
+    clippy::struct_field_names,
+    reason = "the names are those of the resource's fields"
+)]
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkSpec {
@@ -117,9 +126,9 @@ pub struct BulkSpec {
     #[schemars(range(min = 1, max = 50_000))]
     pub max_documents: i32,
 
-    /// Size of one request in bytes. Elasticsearch refuses more than 100 MiB unless told otherwise.
+    /// Size of one request in bytes, at most 90 MiB, since Elasticsearch refuses more than 100 MiB.
     #[serde(default = "max_bytes")]
-    #[schemars(range(min = 1024, max = 104_857_600))]
+    #[schemars(range(min = 1024, max = 94_371_840))]
     pub max_bytes: i32,
 
     /// Longest time that an event waits for others to share its request.

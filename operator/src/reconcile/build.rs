@@ -58,7 +58,7 @@ pub fn objects(pipeline: &Pipeline) -> Objects {
     }
 }
 
-/// Name of a component's Deployment, Service and PodDisruptionBudget.
+/// Name of a component's Deployment, Service and disruption budget.
 #[must_use]
 pub fn child_name(pipeline: &str, component: Component) -> String {
     format!("{pipeline}-{}", component.as_str())

@@ -89,7 +89,7 @@ pub fn component(pipeline: &str, component: Component, deployments: &[Deployment
         )
     } else if !rolling {
         Finding::yes("Available", format!("{available} of {wanted} replicas are ready"))
-    } else if available >= wanted && wanted > 0 && seen {
+    } else if available >= wanted && wanted > 0 {
         let reason = if stuck || trouble.is_some() {
             "RolloutStuck"
         } else {

@@ -66,7 +66,7 @@ fn record<T>(
 ) -> Result<T, Stop> {
     match &result {
         Ok(value) => findings.pass(step, reason, message(value)),
-        Err(stop) => findings.stop(Some(step), stop),
+        Err(why) => findings.stop(Some(step), why),
     }
     result
 }

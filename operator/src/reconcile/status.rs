@@ -90,9 +90,9 @@ impl Findings {
         self.steps.push((step, Finding::yes(reason, message)));
     }
 
-    /// A step did not pass; `stop` says why.
-    pub fn stop(&mut self, step: Option<&'static str>, stop: &Stop) {
-        let (reason, message) = match stop {
+    /// A step did not pass; `why` tells the reason.
+    pub fn stop(&mut self, step: Option<&'static str>, why: &Stop) {
+        let (reason, message) = match why {
             Stop::Waiting { reason, message } => (*reason, message.clone()),
             Stop::Failed(error) => (error.reason(), error.to_string()),
         };
@@ -129,12 +129,16 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
             (None, None) => conditions.push(condition(step, waits(), generation)),
         }
     }
-    for health in &findings.components {
-        conditions.push(condition(
-            available(health.component),
-            health.finding.clone(),
-            generation,
-        ));
+    for component in [Component::Api, Component::Relay, Component::Indexer] {
+        let kind = available(component);
+        match findings
+            .components
+            .iter()
+            .find(|health| health.component == component)
+        {
+            Some(health) => conditions.push(condition(kind, health.finding.clone(), generation)),
+            None => conditions.extend(before(kind).cloned()),
+        }
     }
     let ready = if findings.suspended {
         before(READY).cloned().unwrap_or_else(|| {

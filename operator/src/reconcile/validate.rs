@@ -4,19 +4,17 @@
 //! must hold all the same for objects that were stored under an older definition.
 
 mod stores;
+mod workloads;
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::{
-    api::core::v1::ResourceRequirements,
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference, util::intstr::IntOrString},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
 pub use stores::{Elasticsearch, Kafka, Postgres, Redis, elasticsearch, kafka, postgres, redis};
+pub use workloads::{Indexer, Relay, Seed, Workload};
 
+use self::workloads::{api, indexer, relay, seed};
 use super::secrets::{Missing, SecretKey, Secrets};
-use crate::crd::{CommercePipeline, ImagePullPolicy, IngressSpec, Resources};
+use crate::crd::{CommercePipeline, ImagePullPolicy, IngressSpec};
 
 /// A pipeline that can be built.
 #[derive(Clone, Debug)]
@@ -32,13 +30,8 @@ pub struct Pipeline {
     pub redis: Redis,
     pub api: Workload,
     pub ingress: Option<IngressSpec>,
-    pub relay: Workload,
-    pub relay_batch_size: u32,
-    pub relay_poll_interval: String,
-    pub indexer: Workload,
-    pub bulk_max_documents: u32,
-    pub bulk_max_bytes: u32,
-    pub bulk_max_delay: String,
+    pub relay: Relay,
+    pub indexer: Indexer,
     /// Fingerprint of the Secrets that each component uses.
     pub fingerprints: Fingerprints,
     /// Fingerprint of the generation and of all Secrets.
@@ -60,20 +53,6 @@ impl Images {
     pub fn of(&self, component: &str) -> String {
         format!("{}/commerce-{component}:{}", self.registry, self.tag)
     }
-}
-
-/// A generated catalogue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seed {
-    pub skus: u32,
-    pub stock: u64,
-}
-
-/// What the workloads have in common.
-#[derive(Clone, Debug)]
-pub struct Workload {
-    pub replicas: i32,
-    pub resources: ResourceRequirements,
 }
 
 /// Fingerprints of the Secrets that each component uses.
@@ -117,47 +96,21 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
     let namespace = resource.namespace().unwrap_or_default();
     let default_prefix = format!("{namespace}:{}:", resource.name_any());
     let redis = keep(&mut problems, redis(&spec.redis, &default_prefix, secrets));
-    let poll_interval = keep(
-        &mut problems,
-        duration("relay.pollInterval", &spec.relay.poll_interval),
-    );
-    let max_delay = keep(
-        &mut problems,
-        duration("indexer.bulk.maxDelay", &spec.indexer.bulk.max_delay),
-    );
-    let seed = spec
-        .catalogue
-        .as_ref()
-        .and_then(|catalogue| catalogue.seed.as_ref())
-        .and_then(|seed| {
-            let skus = keep(&mut problems, positive("catalogue.seed.skus", seed.skus?))?;
-            Some(Seed {
-                skus,
-                stock: u64::try_from(seed.stock.unwrap_or(1_000_000)).unwrap_or_default(),
-            })
-        });
-    let mut positive = |field, value| keep(&mut problems, positive(field, value));
-    let batch_size = positive("relay.batchSize", spec.relay.batch_size);
-    let max_documents = positive("indexer.bulk.maxDocuments", spec.indexer.bulk.max_documents);
-    let max_bytes = positive("indexer.bulk.maxBytes", spec.indexer.bulk.max_bytes);
-    let (Some(postgres), Some(kafka), Some(elasticsearch), Some(redis)) =
-        (postgres, kafka, elasticsearch, redis)
-    else {
-        return Err(Invalid { problems });
-    };
+    let seed = keep(&mut problems, seed(spec.catalogue.as_ref()));
+    let relay = keep(&mut problems, relay(&spec.relay));
+    let indexer = keep(&mut problems, indexer(&spec.indexer));
     let (
-        Some(relay_poll_interval),
-        Some(bulk_max_delay),
-        Some(relay_batch_size),
-        Some(bulk_max_documents),
-        Some(bulk_max_bytes),
-    ) = (poll_interval, max_delay, batch_size, max_documents, max_bytes)
+        Some(postgres),
+        Some(kafka),
+        Some(elasticsearch),
+        Some(redis),
+        Some(seed),
+        Some(relay),
+        Some(indexer),
+    ) = (postgres, kafka, elasticsearch, redis, seed, relay, indexer)
     else {
         return Err(Invalid { problems });
     };
-    if !problems.is_empty() {
-        return Err(Invalid { problems });
-    }
     let of = |stores: &[&[SecretKey]]| secrets.fingerprint(stores.iter().copied().flatten());
     let (p, k, e, r) = (
         &postgres.files[..],
@@ -192,27 +145,10 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         kafka,
         elasticsearch,
         redis,
-        api: workload(
-            spec.api.replicas,
-            spec.api.resources.as_ref(),
-            ["50m", "64Mi", "256Mi"],
-        ),
+        api: api(&spec.api),
         ingress: spec.api.ingress.clone(),
-        relay: workload(
-            spec.relay.replicas,
-            spec.relay.resources.as_ref(),
-            ["25m", "32Mi", "256Mi"],
-        ),
-        relay_batch_size,
-        relay_poll_interval,
-        indexer: workload(
-            spec.indexer.replicas,
-            spec.indexer.resources.as_ref(),
-            ["25m", "48Mi", "256Mi"],
-        ),
-        bulk_max_documents,
-        bulk_max_bytes,
-        bulk_max_delay,
+        relay,
+        indexer,
     })
 }
 
@@ -267,51 +203,5 @@ fn duration(field: &'static str, text: &str) -> Result<String, Problem> {
             value: text.to_owned(),
             accepted,
         }),
-    }
-}
-
-/// What the spec asks for, with defaults for what it leaves open: a request of CPU, a request and a limit of memory. CPU has
-/// no limit by default, since throttling makes slow what idle cores could have served.
-fn workload(
-    replicas: i32,
-    resources: Option<&Resources>,
-    [cpu, memory, memory_limit]: [&str; 3],
-) -> Workload {
-    let asked = |map: fn(&Resources) -> &BTreeMap<String, IntOrString>| {
-        resources
-            .map(map)
-            .into_iter()
-            .flatten()
-            .map(|(name, value)| (name.clone(), quantity(value)))
-            .collect()
-    };
-    let mut requests: BTreeMap<_, _> = asked(|resources| &resources.requests);
-    let mut limits: BTreeMap<_, _> = asked(|resources| &resources.limits);
-    for (name, default) in [("cpu", cpu), ("memory", memory)] {
-        // Kubernetes takes an absent request from the limit; a default request could be above it.
-        if !requests.contains_key(name) && !limits.contains_key(name) {
-            requests.insert(name.to_owned(), Quantity(default.to_owned()));
-        }
-    }
-    if !limits.contains_key("memory")
-        && resources.is_none_or(|resources| !resources.requests.contains_key("memory"))
-    {
-        limits.insert("memory".to_owned(), Quantity(memory_limit.to_owned()));
-    }
-    let some = |map: BTreeMap<_, _>| (!map.is_empty()).then_some(map);
-    Workload {
-        replicas,
-        resources: ResourceRequirements {
-            requests: some(requests),
-            limits: some(limits),
-            claims: None,
-        },
-    }
-}
-
-fn quantity(value: &IntOrString) -> Quantity {
-    match value {
-        IntOrString::Int(number) => Quantity(number.to_string()),
-        IntOrString::String(text) => Quantity(text.clone()),
     }
 }

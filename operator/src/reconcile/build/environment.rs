@@ -16,7 +16,7 @@ pub struct Environment<'a> {
 
 impl<'a> Environment<'a> {
     /// Adds a variable.
-    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn set(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.variables.push(variable(name, value.to_string()));
         self
     }
@@ -130,8 +130,8 @@ pub fn relay(pipeline: &Pipeline) -> Environment<'_> {
     Environment::default()
         .postgres(&pipeline.postgres)
         .kafka(&pipeline.kafka)
-        .set("RELAY_BATCH_SIZE", pipeline.relay_batch_size)
-        .set("RELAY_POLL_INTERVAL", &pipeline.relay_poll_interval)
+        .set("RELAY_BATCH_SIZE", pipeline.relay.batch_size)
+        .set("RELAY_POLL_INTERVAL", &pipeline.relay.poll_interval)
 }
 
 /// The indexer's variables and files.
@@ -145,9 +145,9 @@ pub fn indexer(pipeline: &Pipeline) -> Environment<'_> {
         )
         .elasticsearch(&pipeline.elasticsearch)
         .redis(&pipeline.redis)
-        .set("INDEXER_BULK_MAX_DOCUMENTS", pipeline.bulk_max_documents)
-        .set("INDEXER_BULK_MAX_BYTES", pipeline.bulk_max_bytes)
-        .set("INDEXER_BULK_MAX_DELAY", &pipeline.bulk_max_delay)
+        .set("INDEXER_BULK_MAX_DOCUMENTS", pipeline.indexer.max_documents)
+        .set("INDEXER_BULK_MAX_BYTES", pipeline.indexer.max_bytes)
+        .set("INDEXER_BULK_MAX_DELAY", &pipeline.indexer.max_delay)
 }
 
 /// The migration's variables and files.

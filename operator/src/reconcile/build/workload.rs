@@ -1,4 +1,4 @@
-//! Deployments and their PodDisruptionBudgets.
+//! Deployments and their disruption budgets.
 
 use k8s_openapi::{
     api::{
@@ -37,12 +37,12 @@ pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
         ),
         Component::Relay => (
             environment::relay(pipeline),
-            &pipeline.relay,
+            &pipeline.relay.workload,
             &pipeline.fingerprints.relay,
         ),
         Component::Indexer => (
             environment::indexer(pipeline),
-            &pipeline.indexer,
+            &pipeline.indexer.workload,
             &pipeline.fingerprints.indexer,
         ),
     };

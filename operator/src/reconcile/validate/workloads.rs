@@ -1,0 +1,126 @@
+//! The workloads: how many, how large and how they work.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::ResourceRequirements,
+    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+};
+
+use super::{Problem, duration, positive};
+use crate::crd::{ApiSpec, CatalogueSpec, IndexerSpec, RelaySpec, Resources};
+
+/// A generated catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed {
+    pub skus: u32,
+    pub stock: u64,
+}
+
+/// What the workloads have in common.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    pub replicas: i32,
+    pub resources: ResourceRequirements,
+}
+
+/// The relay.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    pub workload: Workload,
+    pub batch_size: u32,
+    pub poll_interval: String,
+}
+
+/// The indexer, and when it sends a bulk request.
+#[derive(Clone, Debug)]
+pub struct Indexer {
+    pub workload: Workload,
+    pub max_documents: u32,
+    pub max_bytes: u32,
+    pub max_delay: String,
+}
+
+/// Checks `spec.catalogue`.
+pub fn seed(spec: Option<&CatalogueSpec>) -> Result<Option<Seed>, Problem> {
+    let Some(seed) = spec.and_then(|catalogue| catalogue.seed.as_ref()) else {
+        return Ok(None);
+    };
+    let Some(skus) = seed.skus else { return Ok(None) };
+    let stock = u64::try_from(seed.stock.unwrap_or(1_000_000)).unwrap_or_default();
+    Ok(Some(Seed {
+        skus: positive("catalogue.seed.skus", skus)?,
+        stock,
+    }))
+}
+
+/// `spec.api` without the ingress; nothing in it can be wrong.
+#[must_use]
+pub fn api(spec: &ApiSpec) -> Workload {
+    workload(spec.replicas, spec.resources.as_ref(), ["50m", "64Mi", "256Mi"])
+}
+
+/// Checks `spec.relay`.
+pub fn relay(spec: &RelaySpec) -> Result<Relay, Problem> {
+    Ok(Relay {
+        workload: workload(spec.replicas, spec.resources.as_ref(), ["25m", "32Mi", "256Mi"]),
+        batch_size: positive("relay.batchSize", spec.batch_size)?,
+        poll_interval: duration("relay.pollInterval", &spec.poll_interval)?,
+    })
+}
+
+/// Checks `spec.indexer`.
+pub fn indexer(spec: &IndexerSpec) -> Result<Indexer, Problem> {
+    Ok(Indexer {
+        workload: workload(spec.replicas, spec.resources.as_ref(), ["25m", "48Mi", "256Mi"]),
+        max_documents: positive("indexer.bulk.maxDocuments", spec.bulk.max_documents)?,
+        max_bytes: positive("indexer.bulk.maxBytes", spec.bulk.max_bytes)?,
+        max_delay: duration("indexer.bulk.maxDelay", &spec.bulk.max_delay)?,
+    })
+}
+
+/// What the spec asks for, with defaults for what it leaves open: a request of CPU, a request and a limit of memory. CPU has
+/// no limit by default, since throttling makes slow what idle cores could have served.
+fn workload(
+    replicas: i32,
+    resources: Option<&Resources>,
+    [cpu, memory, memory_limit]: [&str; 3],
+) -> Workload {
+    let asked = |map: fn(&Resources) -> &BTreeMap<String, IntOrString>| {
+        resources
+            .map(map)
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.clone(), quantity(value)))
+            .collect()
+    };
+    let mut requests: BTreeMap<_, _> = asked(|resources| &resources.requests);
+    let mut limits: BTreeMap<_, _> = asked(|resources| &resources.limits);
+    for (name, default) in [("cpu", cpu), ("memory", memory)] {
+        // Kubernetes takes an absent request from the limit; a default request could be above it.
+        if !requests.contains_key(name) && !limits.contains_key(name) {
+            requests.insert(name.to_owned(), Quantity(default.to_owned()));
+        }
+    }
+    if !limits.contains_key("memory")
+        && resources.is_none_or(|resources| !resources.requests.contains_key("memory"))
+    {
+        limits.insert("memory".to_owned(), Quantity(memory_limit.to_owned()));
+    }
+    let some = |map: BTreeMap<_, _>| (!map.is_empty()).then_some(map);
+    Workload {
+        replicas,
+        resources: ResourceRequirements {
+            requests: some(requests),
+            limits: some(limits),
+            claims: None,
+        },
+    }
+}
+
+fn quantity(value: &IntOrString) -> Quantity {
+    match value {
+        IntOrString::Int(number) => Quantity(number.to_string()),
+        IntOrString::String(text) => Quantity(text.clone()),
+    }
+}

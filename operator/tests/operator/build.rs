@@ -1,0 +1,164 @@
+//! What is built, compared with golden files. `UPDATE_GOLDEN=1 cargo test -p commerce-operator` rewrites them; a difference in
+//! a pod template means that an upgrade of the operator restarts pods.
+
+use std::{ffi::OsString, fs, path::PathBuf};
+
+use commerce_operator::reconcile::{build, names::Component, validate::validate};
+use serde_json::{Value, json};
+
+use crate::fixtures::{full, minimal, parsed, secrets};
+
+fn built(pipeline: &Value, changes: &[(&str, Value)]) -> Vec<Value> {
+    let pipeline = validate(&parsed(pipeline, changes), &secrets()).unwrap();
+    let objects = build::objects(&pipeline);
+    let mut all = vec![serde_json::to_value(&objects.account).unwrap()];
+    all.extend(
+        objects
+            .migration
+            .iter()
+            .map(|job| serde_json::to_value(job).unwrap()),
+    );
+    all.extend(
+        objects
+            .deployments
+            .iter()
+            .map(|deployment| serde_json::to_value(deployment).unwrap()),
+    );
+    all.extend(
+        objects
+            .services
+            .iter()
+            .map(|service| serde_json::to_value(service).unwrap()),
+    );
+    all.extend(
+        objects
+            .budgets
+            .iter()
+            .map(|budget| serde_json::to_value(budget).unwrap()),
+    );
+    all.extend(
+        objects
+            .ingress
+            .iter()
+            .map(|ingress| serde_json::to_value(ingress).unwrap()),
+    );
+    all
+}
+
+fn compare(name: &str, objects: &[Value]) {
+    let documents: Vec<_> = objects
+        .iter()
+        .map(|object| serde_norway::to_string(object).unwrap())
+        .collect();
+    let text = format!("---\n{}", documents.join("---\n"));
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("UPDATE_GOLDEN") == Some(OsString::from("1")) {
+        fs::write(&path, &text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    pretty_assertions::assert_eq!(golden, text, "{name} differs; UPDATE_GOLDEN=1 rewrites it");
+}
+
+#[test]
+fn a_minimal_pipeline() {
+    compare("minimal.yaml", &built(&minimal(), &[]));
+}
+
+#[test]
+fn a_pipeline_with_every_field_set() {
+    compare("full.yaml", &built(&full(), &[]));
+}
+
+#[test]
+fn without_automatic_migrations_there_is_no_job() {
+    let objects = built(&minimal(), &[("postgres/migrations", json!("Manual"))]);
+    assert!(objects.iter().all(|object| object["kind"] != "Job"));
+}
+
+#[test]
+fn another_image_seed_or_database_is_another_job_and_another_size_is_not() {
+    let job = |changes: &[(&str, Value)]| {
+        let objects = built(&minimal(), changes);
+        objects.iter().find(|object| object["kind"] == "Job").unwrap()["metadata"]["name"].clone()
+    };
+    let first = job(&[]);
+    assert_ne!(first, job(&[("image/tag", json!("1.2.4"))]));
+    assert_ne!(first, job(&[("catalogue", json!({ "seed": { "skus": 5 } }))]));
+    assert_ne!(
+        first,
+        job(&[("postgres/secretRef", json!({ "name": "pg-app", "key": "uri" }))])
+    );
+    assert_eq!(first, job(&[("api/replicas", json!(5))]));
+}
+
+#[test]
+fn no_secret_is_in_an_object() {
+    for objects in [built(&minimal(), &[]), built(&full(), &[])] {
+        for object in objects {
+            assert!(
+                !object.to_string().contains("hunter"),
+                "{}",
+                object["metadata"]["name"]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_changed_secret_rolls_the_pods_that_use_it_and_no_others() {
+    use crate::fixtures::{all_secrets, secret};
+    use commerce_operator::reconcile::secrets::Secrets;
+
+    let resource = parsed(&full(), &[]);
+    let fingerprints = |secrets: &Secrets| {
+        let objects = build::objects(&validate(&resource, secrets).unwrap());
+        let annotation = |component: Component| {
+            let name = build::child_name("shop", component);
+            let found = objects
+                .deployments
+                .iter()
+                .find(|d| d.metadata.name.as_ref() == Some(&name))
+                .unwrap();
+            let template = found.spec.as_ref().unwrap().template.metadata.as_ref().unwrap();
+            template.annotations.as_ref().unwrap()["commerce.lab/secrets"].clone()
+        };
+        [Component::Api, Component::Relay, Component::Indexer].map(annotation)
+    };
+    let before = fingerprints(&secrets());
+    let changed = |name: &str, data: &[(&str, &str)]| {
+        let mut all = all_secrets();
+        all.retain(|secret| secret.metadata.name.as_deref() != Some(name));
+        all.push(secret(name, data));
+        let after = fingerprints(&Secrets::new(all));
+        [0, 1, 2].map(|i| before[i] != after[i])
+    };
+    let [api, relay, indexer] = [0, 1, 2];
+    let rolled = changed("cache", &[("uri", "redis://:new@redis:6379/0")]);
+    assert_eq!(
+        (rolled[api], rolled[relay], rolled[indexer]),
+        (true, false, true),
+        "Redis"
+    );
+    let rolled = changed("pg-app", &[("uri", "postgresql://app:new@pg:5432/app")]);
+    assert_eq!(
+        (rolled[api], rolled[relay], rolled[indexer]),
+        (true, true, false),
+        "PostgreSQL"
+    );
+    let rolled = changed("search-es-elastic-user", &[("elastic", "new")]);
+    assert_eq!(
+        (rolled[api], rolled[relay], rolled[indexer]),
+        (true, false, true),
+        "Elasticsearch"
+    );
+    let rolled = changed(
+        "pg-app",
+        &[
+            ("uri", "postgresql://app:hunter2@pg-rw.store:5432/app"),
+            ("unused", "new"),
+        ],
+    );
+    assert_eq!(rolled, [false; 3], "a key that nobody uses");
+}

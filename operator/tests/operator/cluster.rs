@@ -1,0 +1,209 @@
+//! A small API server in memory: objects by path, server-side apply as a merge, resource versions that move only when
+//! something changed. It runs no controllers; tests play them.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use http::{Method, Request, Response, StatusCode};
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+
+use crate::stores::Journal;
+
+type Objects = BTreeMap<String, Value>;
+
+#[derive(Clone)]
+pub struct Cluster {
+    objects: Arc<Mutex<Objects>>,
+    journal: Journal,
+}
+
+/// Path of the pipeline of the fixtures.
+pub const PIPELINE: &str = "/apis/commerce.lab/v1alpha1/namespaces/store/commercepipelines/shop";
+
+impl Cluster {
+    pub fn new(journal: Journal) -> Self {
+        Self {
+            objects: Arc::default(),
+            journal,
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        let cluster = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let cluster = cluster.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let bytes = body.collect_bytes().await.unwrap();
+                let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+                let (status, answer) = cluster.answer(&parts.method, parts.uri.path(), &body);
+                let body = Body::from(answer.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// The object at a path.
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.objects.lock().unwrap().get(path).cloned()
+    }
+
+    /// Changes an object, as another client or controller would.
+    pub fn edit(&self, path: &str, edit: impl FnOnce(&mut Value)) {
+        let mut objects = self.objects.lock().unwrap();
+        let object = objects.get_mut(path).unwrap_or_else(|| panic!("no {path}"));
+        edit(object);
+        bump(object);
+    }
+
+    pub fn put(&self, path: &str, object: Value) {
+        self.objects.lock().unwrap().insert(path.to_owned(), object);
+    }
+
+    pub fn remove(&self, path: &str) {
+        self.objects.lock().unwrap().remove(path);
+    }
+
+    /// Paths of all objects whose path contains `part`.
+    pub fn paths(&self, part: &str) -> Vec<String> {
+        self.objects
+            .lock()
+            .unwrap()
+            .keys()
+            .filter(|path| path.contains(part))
+            .cloned()
+            .collect()
+    }
+
+    /// Plays the Job controller.
+    pub fn finish_jobs(&self, condition: &str) {
+        for path in self.paths("/jobs/") {
+            self.edit(&path, |job| {
+                job["status"] = json!({ "conditions": [{ "type": condition, "status": "True" }] });
+            });
+        }
+    }
+
+    /// Plays the Deployment controller and the kubelets.
+    pub fn start_pods(&self) {
+        for path in self.paths("/deployments/") {
+            self.edit(&path, |deployment| {
+                let replicas = deployment["spec"]["replicas"].clone();
+                deployment["status"] = json!({
+                    "observedGeneration": deployment["metadata"]["generation"],
+                    "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas,
+                });
+            });
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let mut objects = self.objects.lock().unwrap();
+        let note = |what: &str| {
+            let entry = format!("{what} {}", short(path));
+            self.journal.lock().unwrap().push(entry);
+        };
+        match *method {
+            Method::GET if is_collection(path) => {
+                let prefix = format!("{path}/");
+                let items: Vec<_> = objects
+                    .range(prefix.clone()..)
+                    .take_while(|(p, _)| p.starts_with(&prefix))
+                    .collect();
+                let items: Vec<_> = items.into_iter().map(|(_, object)| object.clone()).collect();
+                (
+                    StatusCode::OK,
+                    json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items }),
+                )
+            }
+            Method::GET => objects
+                .get(path)
+                .map_or_else(not_found, |object| (StatusCode::OK, object.clone())),
+            Method::POST => {
+                note(&format!("event {}", body["reason"].as_str().unwrap_or_default()));
+                (StatusCode::CREATED, body.clone())
+            }
+            Method::DELETE => {
+                note("delete");
+                match objects.remove(path) {
+                    Some(object) => (StatusCode::OK, object),
+                    None => not_found(),
+                }
+            }
+            Method::PATCH if path.ends_with("/status") => {
+                note("status");
+                let Some(object) = objects.get_mut(path.trim_end_matches("/status")) else {
+                    return not_found();
+                };
+                object["status"] = body["status"].clone();
+                bump(object);
+                (StatusCode::OK, object.clone())
+            }
+            Method::PATCH => {
+                note("apply");
+                let object = objects
+                    .entry(path.to_owned())
+                    .or_insert_with(|| json!({ "metadata": { "generation": 0, "uid": path } }));
+                let before = object.clone();
+                merge(object, body);
+                if object["spec"] != before["spec"] {
+                    object["metadata"]["generation"] =
+                        json!(before["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+                }
+                if *object != before {
+                    bump(object);
+                }
+                let after = object.clone();
+                let held = after["metadata"]["finalizers"]
+                    .as_array()
+                    .is_some_and(|list| !list.is_empty());
+                if after["metadata"]["deletionTimestamp"].is_string() && !held {
+                    objects.remove(path);
+                }
+                (StatusCode::OK, after)
+            }
+            _ => (StatusCode::METHOD_NOT_ALLOWED, Value::Null),
+        }
+    }
+}
+
+fn bump(object: &mut Value) {
+    let version = object["metadata"]["resourceVersion"]
+        .as_str()
+        .and_then(|v| v.parse::<u64>().ok())
+        .unwrap_or(0);
+    object["metadata"]["resourceVersion"] = json!((version + 1).to_string());
+}
+
+/// Lists are replaced, as the lists of this operator's objects are.
+fn merge(object: &mut Value, patch: &Value) {
+    match (object, patch) {
+        (Value::Object(object), Value::Object(patch)) => {
+            for (key, value) in patch {
+                merge(object.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (object, patch) => *object = patch.clone(),
+    }
+}
+
+/// `/api/v1/namespaces/n/secrets` and `/apis/g/v/namespaces/n/kinds` end with a kind, paths of objects with a name.
+fn is_collection(path: &str) -> bool {
+    let parts = path.split('/').count();
+    parts == if path.starts_with("/apis/") { 7 } else { 6 }
+}
+
+fn short(path: &str) -> String {
+    let parts: Vec<_> = path.trim_end_matches("/status").rsplit('/').take(2).collect();
+    parts.into_iter().rev().collect::<Vec<_>>().join("/")
+}
+
+fn not_found() -> (StatusCode, Value) {
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found" });
+    (StatusCode::NOT_FOUND, status)
+}

@@ -1,0 +1,159 @@
+//! Pipelines and Secrets to test with.
+
+use std::collections::BTreeMap;
+
+use commerce_operator::{
+    crd::{CommercePipeline, definition},
+    reconcile::secrets::Secrets,
+};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{api::ObjectMeta, core::cel::apply_defaults};
+use serde_json::{Value, json};
+
+/// The smallest pipeline that is complete.
+pub fn minimal() -> Value {
+    json!({
+        "apiVersion": "commerce.lab/v1alpha1",
+        "kind": "CommercePipeline",
+        "metadata": { "name": "shop", "namespace": "store", "uid": "8c1f", "generation": 1, "resourceVersion": "1" },
+        "spec": {
+            "image": { "registry": "ghcr.io/example", "tag": "1.2.3" },
+            "postgres": { "secretRef": { "name": "pg" } },
+            "kafka": { "bootstrapServers": "kafka:9092" },
+            "elasticsearch": { "url": "http://search:9200" },
+            "redis": { "secretRef": { "name": "cache" } },
+        },
+    })
+}
+
+/// A pipeline with every field set.
+pub fn full() -> Value {
+    let mut pipeline = minimal();
+    pipeline["spec"] = json!({
+        "image": { "registry": "registry.example.com:5000/team", "tag": "v2" },
+        "imagePullPolicy": "Always",
+        "imagePullSecrets": [{ "name": "pull" }],
+        "deletionPolicy": "Delete",
+        "catalogue": { "seed": { "skus": 1000, "stock": 500 } },
+        "postgres": { "secretRef": { "name": "pg-app", "key": "uri" }, "poolSize": 20, "migrations": "Auto" },
+        "kafka": {
+            "bootstrapServers": "kafka-0:9093,kafka-1:9093",
+            "tls": {
+                "caSecretRef": { "name": "kafka-ca", "key": "ca.crt" },
+                "certificateSecretRef": { "name": "kafka-user", "certificate": "user.crt", "key": "user.key" },
+            },
+            "sasl": {
+                "mechanism": "SCRAM-SHA-512",
+                "username": "shop",
+                "passwordSecretRef": { "name": "kafka-user", "key": "password" },
+            },
+            "topics": { "prefix": "shop.", "partitions": 12, "replicationFactor": 3, "config": { "retention.ms": "604800000" } },
+        },
+        "elasticsearch": {
+            "url": "https://search-es-http:9200",
+            "auth": { "passwordSecretRef": { "name": "search-es-elastic-user", "key": "elastic" } },
+            "caSecretRef": { "name": "search-es-http-certs-public", "key": "ca.crt" },
+            "index": {
+                "name": "shop-orders", "shards": 3, "replicas": 1, "refreshInterval": "5s",
+                "mappings": { "properties": { "note": { "type": "text" } } },
+                "settings": { "codec": "best_compression" },
+            },
+        },
+        "redis": { "secretRef": { "name": "cache" }, "keyPrefix": "shop:", "idempotencyTtl": "48h", "searchCacheTtl": "1m" },
+        "api": {
+            "replicas": 3,
+            "resources": { "requests": { "cpu": 1 }, "limits": { "memory": "1Gi" } },
+            "ingress": {
+                "className": "traefik", "host": "orders.example.com", "tlsSecretName": "orders-tls",
+                "annotations": { "cert-manager.io/cluster-issuer": "letsencrypt" },
+            },
+        },
+        "relay": { "replicas": 1, "batchSize": 1000, "pollInterval": "200ms" },
+        "indexer": { "replicas": 4, "bulk": { "maxDocuments": 500, "maxBytes": 1_048_576, "maxDelay": "20ms" } },
+    });
+    pipeline
+}
+
+/// A pipeline as the API server stores it: with defaults filled in, and then `changes` made, by JSON pointers into the spec.
+/// A `null` removes a field.
+pub fn stored(pipeline: &Value, changes: &[(&str, Value)]) -> Value {
+    let mut object = pipeline.clone();
+    for (pointer, value) in changes {
+        set(&mut object["spec"], pointer, value.clone());
+    }
+    apply_defaults(&openapi(), &object)
+}
+
+fn set(value: &mut Value, pointer: &str, new: Value) {
+    let (first, rest) = match pointer.split_once('/') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (pointer, None),
+    };
+    match rest {
+        Some(rest) => set(&mut value[first], rest, new),
+        None if new.is_null() => drop(value.as_object_mut().and_then(|fields| fields.remove(first))),
+        None => value[first] = new,
+    }
+}
+
+/// The schema of the resource.
+pub fn openapi() -> Value {
+    let crd = serde_json::to_value(definition()).unwrap();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+/// The same as [`stored`], as the reconciler sees it.
+pub fn parsed(pipeline: &Value, changes: &[(&str, Value)]) -> CommercePipeline {
+    serde_json::from_value(stored(pipeline, changes)).unwrap()
+}
+
+/// A Secret of the namespace.
+pub fn secret(name: &str, data: &[(&str, &str)]) -> Secret {
+    let data: BTreeMap<_, _> = data
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec())))
+        .collect();
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some("store".to_owned()),
+            ..ObjectMeta::default()
+        },
+        data: Some(data),
+        ..Secret::default()
+    }
+}
+
+/// All Secrets that [`minimal`] and [`full`] refer to.
+pub fn all_secrets() -> Vec<Secret> {
+    vec![
+        secret("pg", &[("uri", "postgresql://app:hunter2@pg:5432/app")]),
+        secret(
+            "pg-app",
+            &[
+                ("uri", "postgresql://app:hunter2@pg-rw.store:5432/app"),
+                ("username", "app"),
+            ],
+        ),
+        secret("cache", &[("uri", "redis://:hunter3@redis:6379/0")]),
+        secret("kafka-ca", &[("ca.crt", "-----BEGIN CERTIFICATE-----")]),
+        secret(
+            "kafka-user",
+            &[
+                ("user.crt", "-----BEGIN CERTIFICATE-----"),
+                ("user.key", "key"),
+                ("password", "hunter4"),
+            ],
+        ),
+        secret("search-es-elastic-user", &[("elastic", "hunter5")]),
+        secret(
+            "search-es-http-certs-public",
+            &[("ca.crt", "-----BEGIN CERTIFICATE-----")],
+        ),
+    ]
+}
+
+/// The same, as the reconciler reads them.
+pub fn secrets() -> Secrets {
+    Secrets::new(all_secrets())
+}

@@ -1,0 +1,13 @@
+//! Tests of the operator that need neither a cluster nor stores.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod build;
+mod cel;
+mod cluster;
+mod fixtures;
+mod reconcile;
+mod schema;
+mod status;
+mod stores;
+mod validate;
