@@ -16,7 +16,7 @@ fn changes(table: &[(&'static str, &str)]) -> Vec<(&'static str, Value)> {
 }
 
 fn messages(new: &Value, old: Option<&Value>) -> Vec<String> {
-    match Validator::new().validate(&openapi(), new, old) {
+    match Validator::new().validate(openapi(), new, old) {
         Ok(()) => Vec::new(),
         Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
     }

@@ -1,6 +1,6 @@
 //! Pipelines and Secrets to test with.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use commerce_operator::{
     crd::{CommercePipeline, definition},
@@ -81,7 +81,7 @@ pub fn stored(pipeline: &Value, changes: &[(&str, Value)]) -> Value {
     for (pointer, value) in changes {
         set(&mut object["spec"], pointer, value.clone());
     }
-    apply_defaults(&openapi(), &object)
+    apply_defaults(openapi(), &object)
 }
 
 fn set(value: &mut Value, pointer: &str, new: Value) {
@@ -97,9 +97,12 @@ fn set(value: &mut Value, pointer: &str, new: Value) {
 }
 
 /// The schema of the resource.
-pub fn openapi() -> Value {
-    let crd = serde_json::to_value(definition()).unwrap();
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+pub fn openapi() -> &'static Value {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        let crd = serde_json::to_value(definition()).unwrap();
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    });
+    &SCHEMA
 }
 
 /// The same as [`stored`], as the reconciler sees it.

@@ -420,7 +420,7 @@ async fn deletion_waits_for_a_store_that_is_away_until_it_is_abandoned() {
     );
 
     world.cluster.edit(PIPELINE, |pipeline| {
-        pipeline["metadata"]["annotations"] = json!({ names::ABANDON: "true" })
+        pipeline["metadata"]["annotations"] = json!({ names::ABANDON: "true" });
     });
     world.pass().await.unwrap();
     assert!(

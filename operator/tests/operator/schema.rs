@@ -20,7 +20,7 @@ fn walk(path: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
 #[test]
 fn every_field_has_a_description() {
     let mut without = Vec::new();
-    walk("", &openapi(), &mut |path, schema| {
+    walk("", openapi(), &mut |path, schema| {
         let leaf = path.rsplit('.').next().unwrap_or_default();
         if !leaf.is_empty()
             && !leaf.ends_with("[]")
@@ -56,7 +56,7 @@ fn every_field_of_the_spec_has_bounds() {
 
 #[test]
 fn every_rule_has_a_message() {
-    walk("", &openapi(), &mut |path, schema| {
+    walk("", openapi(), &mut |path, schema| {
         for rule in schema["x-kubernetes-validations"]
             .as_array()
             .into_iter()
@@ -69,7 +69,7 @@ fn every_rule_has_a_message() {
 
 #[test]
 fn no_field_is_nullable() {
-    walk("", &openapi(), &mut |path, schema| {
-        assert!(schema["nullable"].is_null(), "{path}")
+    walk("", openapi(), &mut |path, schema| {
+        assert!(schema["nullable"].is_null(), "{path}");
     });
 }
