@@ -14,10 +14,10 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::{
     Connection as _, Executor as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgRow, PgValueFormat},
-    types::Uuid,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use crate::{
     error::{Error, doing},

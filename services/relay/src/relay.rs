@@ -9,9 +9,10 @@ use commerce_core::{
     topics,
 };
 use prometheus_client::registry::Registry;
-use sqlx::{PgPool, types::Uuid};
+use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     Config, Error,

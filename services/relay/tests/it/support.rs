@@ -276,6 +276,10 @@ impl Running {
 }
 
 impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: &str) -> Result<()> {
         let done = Command::new("kill")
             .args([&format!("-{signal}"), &self.child.id().to_string()])
