@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 /// A product with all its SKUs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_field_names, reason = "the names are the API's")]
 pub struct Product {
     #[schema(example = 1)]
     pub product_id: i64,
@@ -17,6 +18,7 @@ pub struct Product {
 /// What is ordered: one variant of a product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_field_names, reason = "the names are the API's")]
 pub struct Sku {
     #[schema(example = 1)]
     pub sku_id: i64,

@@ -34,7 +34,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// The request is at fault.
 #[derive(IntoResponses)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its description is used")]
 #[response(
     status = 400,
     description = "The request is malformed; `errors` names each field that is wrong",
@@ -44,7 +44,7 @@ pub(crate) struct BadRequest(Problem);
 
 /// What a request with a body can be refused for, beside its fields.
 #[derive(IntoResponses)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its description is used")]
 pub(crate) enum Refusals {
     #[response(
         status = 413,
@@ -68,7 +68,7 @@ pub(crate) enum Refusals {
 
 /// A store is away.
 #[derive(IntoResponses)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its description is used")]
 #[response(
     status = 503,
     description = "A store is away; `Retry-After` says when to try again",

@@ -12,7 +12,7 @@
 //! A problem is only complete with the request's correlation id, which `http::middleware` adds on the way out; that is why
 //! [`Problem::into_response`] leaves the body to it.
 
-use std::{fmt::Display, time::Duration};
+use std::fmt::Display;
 
 use axum::{
     body::Body,
@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 /// What problem types start with. A tag URI (RFC 4151) identifies and leads nowhere.
 const TYPE_PREFIX: &str = "tag:commerce.lab,2026:";
 /// When to try again after a store was away.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An answer that says why the request was not done.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -45,9 +45,9 @@ pub struct Problem {
     /// What happened this time, for people.
     detail: String,
     /// The request's correlation id.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required)]
-    correlation_id: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    #[schema(required, value_type = String)]
+    correlation_id: Box<str>,
     /// Every field that was wrong; only with status 400.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -56,8 +56,6 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = i64, required = false, minimum = 0)]
     available: Option<i64>,
-    #[serde(skip)]
-    retry_after: Option<Duration>,
 }
 
 /// What is wrong with one field of the body, one query parameter or one header.
@@ -76,10 +74,9 @@ impl Problem {
             title,
             status,
             detail: detail.into(),
-            correlation_id: String::new(),
+            correlation_id: Box::default(),
             errors: Vec::new(),
             available: None,
-            retry_after: None,
         }
     }
 
@@ -182,27 +179,19 @@ impl Problem {
     pub fn unavailable(what: &str, cause: &dyn Display) -> Self {
         tracing::warn!(%cause, "{what} not possible now");
         let detail = format!("{what} is not possible now; try again soon");
-        let problem = Self::new(
+        Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
             "Temporarily unavailable",
             detail,
-        );
-        Self {
-            retry_after: Some(RETRY_AFTER),
-            ..problem
-        }
+        )
     }
 
     /// 504: `what` took too long.
     pub fn timed_out(what: &str) -> Self {
         tracing::warn!("{what} took too long");
         let detail = format!("{what} took too long; try again soon");
-        let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "Took too long", detail);
-        Self {
-            retry_after: Some(RETRY_AFTER),
-            ..problem
-        }
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "Took too long", detail)
     }
 
     /// 500: `what` failed because of `cause` (logged).
@@ -228,7 +217,7 @@ impl Problem {
 
     /// The whole answer.
     pub fn render(mut self, correlation_id: &str) -> Body {
-        self.correlation_id = correlation_id.to_owned();
+        self.correlation_id = correlation_id.into();
         // A problem is made of strings and numbers, which always serialize.
         Body::from(serde_json::to_vec(&self).unwrap_or_default())
     }
@@ -243,8 +232,11 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(wait) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         response.extensions_mut().insert(self);
         response
@@ -255,6 +247,7 @@ fn with_prefix<S: serde::Serializer>(kind: &&'static str, serializer: S) -> Resu
     serializer.collect_str(&format_args!("{TYPE_PREFIX}{kind}"))
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
 use commerce_core::admin::{AdminServer, Readiness};
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -138,19 +138,14 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
         }
     });
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let serving = tokio::spawn(serving.into_future());
-    let abort = serving.abort_handle();
-    stop.cancelled().await;
-    match timeout(DRAIN, serving).await {
-        Ok(ended) => ended
-            .context("the HTTP server panicked")?
-            .context("serving the HTTP port"),
-        Err(_) => {
-            abort.abort();
-            tracing::warn!(
-                seconds = DRAIN.as_secs(),
-                "some requests did not end in time; dropping them"
-            );
+    let patience = async {
+        stop.cancelled().await;
+        sleep(DRAIN).await;
+    };
+    tokio::select! {
+        ended = serving.into_future() => ended.context("serving the HTTP port"),
+        () = patience => {
+            tracing::warn!(seconds = DRAIN.as_secs(), "some requests did not end in time; dropping them");
             Ok(())
         }
     }

@@ -124,9 +124,10 @@ impl Env {
 
     /// The path of a file that must exist, where set.
     pub fn optional_file(&mut self, name: &str) -> Option<PathBuf> {
-        let path = PathBuf::from(self.optional_text(name)?);
+        let text = self.optional_text(name)?;
+        let path = PathBuf::from(&text);
         if !path.is_file() {
-            self.problems.push(format!("{name} is {path:?}; there is no such file"));
+            self.problems.push(format!("{name} is {text:?}; there is no such file"));
         }
         Some(path)
     }

@@ -132,9 +132,12 @@ pub async fn drop_schema(options: &PgConnectOptions) -> Result<(), sqlx::Error> 
 #[must_use]
 pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
-        // The answer broke off in the middle of a message.
-        sqlx::Error::Protocol(_) => true,
+        // A protocol error: the answer broke off in the middle of a message.
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Protocol(_) => true,
         // 08: connection, 25006: a standby, 40: deadlock and the like, 53: out of resources, 57: cancelled, starting or
         // stopping. https://www.postgresql.org/docs/current/errcodes-appendix.html
         sqlx::Error::Database(error) => error

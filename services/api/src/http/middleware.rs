@@ -102,18 +102,15 @@ pub async fn observe(
 
 /// Gives up on a request that takes too long, whatever it is that takes long.
 pub async fn limit_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(TIME_LIMIT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let cause = format!("not done within {} s", TIME_LIMIT.as_secs());
-            Problem::unavailable("answering this request", &cause).into_response()
-        }
-    }
+    let answer = tokio::time::timeout(TIME_LIMIT, next.run(request)).await;
+    answer.unwrap_or_else(|_| {
+        let cause = format!("not done within {} s", TIME_LIMIT.as_secs());
+        Problem::unavailable("answering this request", &cause).into_response()
+    })
 }
 
 /// A bug; the caller gets an answer all the same.
-// The signature is tower-http's.
-#[allow(clippy::needless_pass_by_value)]
+#[allow(clippy::needless_pass_by_value, reason = "the signature is tower-http's")]
 pub fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let message = panic
         .downcast_ref::<&str>()

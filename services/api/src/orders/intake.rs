@@ -14,6 +14,7 @@ pub struct Intake {
 
 impl Intake {
     /// Orders go to `pool`; the relay is told of them through `wake`.
+    #[must_use]
     pub fn new(pool: PgPool, wake: Wake) -> Self {
         Self { pool, wake }
     }

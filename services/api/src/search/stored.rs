@@ -21,6 +21,9 @@ pub enum Lookup {
     Away,
 }
 
+/// A generation and a stored answer, as far as Redis has them.
+type Found = (Option<String>, Option<Vec<u8>>);
+
 #[derive(Debug)]
 pub struct Stored {
     cache: Arc<Cache>,
@@ -35,8 +38,7 @@ impl Stored {
     pub async fn look_up(&self, query: &Query) -> Lookup {
         let generation_key = generation_key(self.cache.prefix(), query.user_id.as_deref());
         let keys = [generation_key.clone(), self.key(query)];
-        let answer: Option<((Option<String>, Option<Vec<u8>>),)> = self.cache.ask(pipe().mget(&keys)).await;
-        let Some((found,)) = answer else {
+        let Some((found,)) = self.cache.ask::<(Found,)>(pipe().mget(&keys)).await else {
             return Lookup::Away;
         };
         match found {

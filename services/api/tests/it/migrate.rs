@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use crate::support::number;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_database_is_made_migrated_and_seeded_however_often_and_concurrently() {

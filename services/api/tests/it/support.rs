@@ -188,8 +188,8 @@ pub async fn config(database: &Database) -> Config {
             "orders",
         ),
         redis: shared().redis_config().await.unwrap(),
-        idempotency_ttl: Duration::from_secs(60),
-        search_cache_ttl: Duration::from_secs(60),
+        idempotency_ttl: Duration::from_mins(1),
+        search_cache_ttl: Duration::from_mins(1),
     }
 }
 

@@ -32,7 +32,7 @@ const WHAT: &str = "placing an order";
 /// What `POST /orders` takes, for the OpenAPI document; [`parse`] reads it.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its description is used")]
 pub struct OrderRequest {
     /// What to order.
     #[schema(minimum = 1, example = 1)]

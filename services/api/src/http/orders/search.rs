@@ -86,8 +86,7 @@ fn parse(mut parameters: fields::Query) -> Result<(Query, Option<String>), Probl
     Ok((query, parameters.finish()?))
 }
 
-// The error is shared by all who waited for the same answer.
-#[allow(clippy::needless_pass_by_value)]
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn problem(error: Arc<Error>) -> Problem {
     match &*error {
         Error::Unavailable(cause) => Problem::unavailable(WHAT, cause),
