@@ -1,16 +1,19 @@
 //! Stores that go away under load and come back.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Result;
 use commerce_core::testing::{Kafka, Postgres};
 use sqlx::PgPool;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
-use crate::support::{CANCELLED, CREATED, Running, World, eventually, insert, readiness};
+use crate::support::{CANCELLED, CREATED, Running, World, eventually, insert, readiness, status};
 
 /// Writes until told to stop; errors are what happens to a writer when PostgreSQL is away.
 struct Load {
@@ -137,4 +140,37 @@ async fn stores_that_are_away_at_the_start_are_waited_for() -> Result<()> {
     ready(&relay, "kafka", true).await?;
     world.check().await?;
     relay.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_stops_in_time_while_kafka_is_away_and_the_next_one_goes_on() -> Result<()> {
+    let kafka = Kafka::start().await?;
+    let world = World::on_kafka(&kafka).await?;
+    let relay = world.relay().await?;
+    world.commit(1, CREATED).await?;
+    world.all_sent().await?;
+    kafka.kill()?;
+    world.commit(2, CREATED).await?;
+    eventually("it is under way", async || {
+        status(relay.admin)
+            .await
+            .is_ok_and(|status| status["inFlight"] == 1)
+    })
+    .await?;
+    let asked = Instant::now();
+    relay.stop().await?;
+    // Kubernetes kills after 30 s.
+    assert!(
+        asked.elapsed() < Duration::from_secs(20),
+        "stopping took {:?}",
+        asked.elapsed()
+    );
+    let (_, held) = world.lease().await?;
+    assert!(!held, "the lease was not released");
+
+    kafka.restart().await?;
+    let next = world.relay().await?;
+    world.all_sent().await?;
+    assert_eq!(world.check().await?, 0);
+    next.stop().await
 }
