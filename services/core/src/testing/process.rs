@@ -26,7 +26,7 @@ const SUPERVISE: &str = include_str!("supervise.sh");
 /// PostgreSQL and Elasticsearch refuse to run as root; then every store runs as this user, `nobody`.
 const UNPRIVILEGED: u32 = 65_534;
 /// How long a store may take to answer after its start. On a busy machine Elasticsearch has been seen to take 40 s.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const LOG_TAIL: usize = 30;
 
 /// Asks a store something that it can only answer when it is ready; the error says what it answered instead.

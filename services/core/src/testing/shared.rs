@@ -37,6 +37,7 @@ pub struct Database {
 }
 
 /// The stores that all tests of this process share.
+#[must_use]
 pub fn shared() -> &'static Shared {
     // Values of statics are never dropped; the stores end with the process all the same, see `process`.
     static SHARED: Shared = Shared {
