@@ -98,7 +98,7 @@ impl Gate {
     pub fn fail(&self, message: impl Into<String>) {
         let message = message.into();
         if self.set(false, Some(message.clone())) {
-            tracing::warn!(check = self.name, message, "not ready");
+            tracing::warn!(check = self.name, reason = message, "not ready");
         }
     }
 
