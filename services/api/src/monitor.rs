@@ -8,7 +8,7 @@ use commerce_core::{
     redis::RedisConfig,
 };
 use elasticsearch::Elasticsearch;
-use sqlx::PgPool;
+use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,14 +18,15 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// A check that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Checks one store again and again until `stop`.
-async fn watch<F>(gate: Gate, stop: CancellationToken, check: impl Fn() -> F)
+/// Checks one store again and again.
+async fn watch<F>(gate: Gate, check: impl Fn() -> F)
 where
     F: Future<Output = Result<(), String>>,
 {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    loop {
+        ticks.tick().await;
         let result = timeout(TIMEOUT, check()).await;
         gate.report(&result.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs()))));
     }
@@ -59,36 +60,53 @@ impl Monitor {
         redis: RedisConfig,
         stop: CancellationToken,
     ) {
-        tokio::join!(
-            watch(self.postgres, stop.clone(), || check_postgres(&app)),
-            watch(self.elasticsearch, stop.clone(), || check_index(&client, &alias)),
-            watch(self.redis, stop.clone(), || check_redis(&redis)),
-        );
+        let watches = async {
+            tokio::join!(
+                watch(self.postgres, || check_postgres(&app)),
+                watch(self.elasticsearch, || check_index(&client, &alias)),
+                watch(self.redis, || check_redis(&redis)),
+            );
+        };
+        stop.run_until_cancelled(Box::pin(watches)).await;
     }
 }
 
 async fn check_postgres(app: &Shared) -> Result<(), String> {
-    let (found, needed) = (version(&app.pool).await?, postgres::latest_version());
-    if found < needed {
-        return Err(format!(
-            "the schema has version {found}, this program needs {needed}: run `api migrate`"
-        ));
+    let found = match schema(&app.pool).await {
+        Err(sqlx::Error::PoolTimedOut) => return Err(why_no_connection(&app.pool).await),
+        other => other.map_err(|error| error.to_string())?,
+    };
+    let needed = postgres::latest_version();
+    match found {
+        Some((version, epoch)) if version >= needed => {
+            app.replays.set_epoch(epoch);
+            Ok(())
+        }
+        found => {
+            let version = found.map_or(0, |(version, _)| version);
+            Err(format!(
+                "the schema has version {version}, this program needs {needed}: run `api migrate`"
+            ))
+        }
     }
-    let epoch = "select extract(epoch from min(installed_on))::text from _sqlx_migrations";
-    let epoch: Option<String> = sqlx::query_scalar(epoch)
-        .fetch_one(&app.pool)
-        .await
-        .map_err(|error| error.to_string())?;
-    if let Some(epoch) = epoch {
-        app.replays.set_epoch(epoch);
-    }
-    Ok(())
 }
 
-async fn version(pool: &PgPool) -> Result<i64, String> {
-    postgres::schema_version(pool)
-        .await
-        .map_err(|error| error.to_string())
+/// The schema's version and when it was created.
+async fn schema(pool: &PgPool) -> Result<Option<(i64, String)>, sqlx::Error> {
+    let version = postgres::schema_version(pool).await?;
+    if version == 0 {
+        return Ok(None);
+    }
+    let epoch = "select extract(epoch from min(installed_on))::text from _sqlx_migrations";
+    Ok(Some((version, sqlx::query_scalar(epoch).fetch_one(pool).await?)))
+}
+
+/// The pool only says that it has waited in vain.
+async fn why_no_connection(pool: &PgPool) -> String {
+    match PgConnection::connect_with(&pool.connect_options()).await {
+        Err(error) => error.to_string(),
+        Ok(_) => "it is there, but all connections of the pool are in use".to_owned(),
+    }
 }
 
 async fn check_index(client: &Elasticsearch, alias: &str) -> Result<(), String> {

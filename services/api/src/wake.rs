@@ -25,15 +25,19 @@ impl Wake {
 
     /// Notifies the relay whenever there is something, until `stop`.
     pub async fn run(self, pool: PgPool, stop: CancellationToken) {
-        while stop.run_until_cancelled(self.0.notified()).await.is_some() {
-            if let Err(error) = sqlx::query("select pg_notify($1, '')")
-                .bind(WAKE_CHANNEL)
-                .execute(&pool)
-                .await
-            {
-                tracing::debug!(%error, "could not wake the relay; it polls");
+        let notify = async {
+            loop {
+                self.0.notified().await;
+                let sent = sqlx::query("select pg_notify($1, '')")
+                    .bind(WAKE_CHANNEL)
+                    .execute(&pool)
+                    .await;
+                if let Err(error) = sent {
+                    tracing::debug!(%error, "could not wake the relay; it polls");
+                }
+                sleep(INTERVAL).await;
             }
-            sleep(INTERVAL).await;
-        }
+        };
+        stop.run_until_cancelled(notify).await;
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection},
+    extract::{FromRequest, FromRequestParts, Path, Request, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde_json::{Map, Value};
@@ -233,13 +233,20 @@ impl Query {
     }
 }
 
-/// The id at the end of a path.
-pub fn path_id(text: &str, field: &str) -> Result<i64, Problem> {
-    let mut errors = Errors::default();
-    let id = (rules::ID.parse)(text);
-    if id.is_none() {
-        errors.wrong(field, &format!("{text:?}"), rules::ID.accepted);
+/// The `{id}` in a path.
+#[derive(Debug)]
+pub struct PathId(pub i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(text) = path.map_err(|_| Problem::malformed("the path is not UTF-8"))?;
+        (rules::ID.parse)(&text).map(Self).ok_or_else(|| {
+            let mut errors = Errors::default();
+            errors.wrong("id", &format!("{text:?}"), rules::ID.accepted);
+            Problem::invalid(errors.0)
+        })
     }
-    errors.finish()?;
-    id.ok_or_else(Problem::no_such_path)
 }

@@ -12,6 +12,7 @@ async fn requests_that_reach_no_action_get_a_problem_all_the_same() {
     for path in ["/", "/order", "/orders/1/cancel", "/livez", "/metrics"] {
         api.get(path).await.assert_problem(404);
     }
+    api.get("/orders/%ff").await.assert_problem(400);
     for (method, path, allowed) in [
         (Method::GET, "/orders", "POST"),
         (Method::DELETE, "/orders/1", "GET,HEAD"),

@@ -18,7 +18,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use crate::support::{Api, catalogue, config, number, until};
+use crate::support::{Api, catalogue, closed_port, config, number, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_go_on_and_keys_hold_while_redis_is_killed_paused_and_flushed() {
@@ -158,6 +158,29 @@ async fn an_elasticsearch_that_says_nothing_is_a_timeout() {
         "tag:commerce.lab,2026:timeout"
     );
     assert_eq!(answer.header("retry-after"), Some("1"));
+}
+
+#[tokio::test]
+async fn it_stops_at_once_when_stores_are_away() {
+    let mut config = config(&catalogue().await).await;
+    let options = config.postgres.options.clone().port(closed_port().await.port());
+    config.postgres.options = options;
+    let api = Api::start(config).await;
+    let message = until("the check has run", async || {
+        let message = api.ask_admin("/readyz").await.json()["checks"]["postgresql"]["message"]
+            .as_str()?
+            .to_owned();
+        (message != "not reached yet").then_some(message)
+    })
+    .await;
+    assert!(message.contains("refused"), "{message}");
+    let started = Instant::now();
+    api.stop().await;
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "stopping took {:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,13 +2,13 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
 use crate::{
-    http::fields::path_id,
+    http::fields::PathId,
     openapi::{BadRequest, StoreAway},
     orders::read::{self, Order},
     problem::Problem,
@@ -36,10 +36,9 @@ use crate::{
 )]
 pub async fn get(
     State(app): State<Shared>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = path_id(&id, "id")?;
     let order = read::by_id(&app.pool, id)
         .await
         .map_err(|error| Problem::from_postgres("reading orders", &error))?;

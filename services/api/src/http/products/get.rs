@@ -1,13 +1,10 @@
 //! `GET /products/{id}`
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 
 use crate::{
     catalogue::{self, Product},
-    http::fields::path_id,
+    http::fields::PathId,
     openapi::{BadRequest, StoreAway},
     problem::Problem,
     state::Shared,
@@ -26,8 +23,7 @@ use crate::{
         StoreAway,
     ),
 )]
-pub async fn get(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<Product>, Problem> {
-    let id = path_id(&id, "id")?;
+pub async fn get(State(app): State<Shared>, PathId(id): PathId) -> Result<Json<Product>, Problem> {
     let product = catalogue::by_id(&app.pool, id)
         .await
         .map_err(|error| Problem::from_postgres("reading the catalogue", &error))?;
