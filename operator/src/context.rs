@@ -99,7 +99,7 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Lately {
-    answered: Option<Instant>,
+    answered: Option<(String, Instant)>,
     prepared: Option<(String, Instant)>,
 }
 
@@ -141,20 +141,18 @@ impl Memory {
             .collect()
     }
 
-    /// All stores of this pipeline answered a moment ago.
+    /// All stores that these inputs name answered a moment ago.
     #[must_use]
-    pub fn answered_lately(&self, uid: &str) -> bool {
+    pub fn answered_lately(&self, uid: &str, inputs: &str) -> bool {
         let state = self.lock();
-        state
-            .lately
-            .get(uid)
-            .and_then(|lately| lately.answered)
-            .is_some_and(|at| at.elapsed() < ANSWERED)
+        let answered = state.lately.get(uid).and_then(|lately| lately.answered.as_ref());
+        answered.is_some_and(|(known, at)| known == inputs && at.elapsed() < ANSWERED)
     }
 
-    /// All stores of this pipeline answered.
-    pub fn answered(&self, uid: &str) {
-        self.lock().lately.entry(uid.to_owned()).or_default().answered = Some(Instant::now());
+    /// All stores that these inputs name answered.
+    pub fn answered(&self, uid: &str, inputs: &str) {
+        self.lock().lately.entry(uid.to_owned()).or_default().answered =
+            Some((inputs.to_owned(), Instant::now()));
     }
 
     /// Topics and index were as these inputs ask for, not longer ago than `within`.

@@ -72,6 +72,16 @@ impl<E: Into<Error>> From<E> for Stop {
     }
 }
 
+/// The innermost cause of an error: for "is it there?", what stands around it says nothing more.
+#[must_use]
+pub fn root(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
+
 /// An error with all its causes, each said once.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {

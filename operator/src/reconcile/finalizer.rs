@@ -109,8 +109,11 @@ async fn clean_up(resource: &CommercePipeline, context: &Context) -> Result<Opti
 
     let mut failed = Vec::new();
     let mut left = Vec::new();
-    for store in [Store::Kafka, Store::Elasticsearch, Store::Postgres] {
-        match remove(store, resource, &observed.secrets, context).await {
+    let secrets = &observed.secrets;
+    let remove = |store: Store| async move { (store, remove(store, resource, secrets, context).await) };
+    let all = [Store::Kafka, Store::Elasticsearch, Store::Postgres].map(remove);
+    for (store, outcome) in futures::future::join_all(all).await {
+        match outcome {
             Outcome::Removed => {}
             Outcome::Unreachable(problem) => left.push(format!("{}: {problem}", store.what())),
             Outcome::Failed(problem) => failed.push(format!("{}: {problem}", store.what())),
@@ -190,16 +193,17 @@ enum Outcome {
 }
 
 async fn remove(store: Store, resource: &CommercePipeline, secrets: &Secrets, context: &Context) -> Outcome {
+    let namespace = resource.namespace().unwrap_or_default();
     let result = match store {
-        Store::Kafka => match validate::kafka(&resource.spec.kafka, secrets) {
+        Store::Kafka => match validate::kafka(&resource.spec.kafka, &namespace, secrets) {
             Ok(kafka) => Ok(context.stores.remove_topics(&kafka).await),
             Err(problem) => Err(problem),
         },
-        Store::Elasticsearch => match validate::elasticsearch(&resource.spec.elasticsearch, secrets) {
+        Store::Elasticsearch => match validate::elasticsearch(&resource.spec.elasticsearch, &namespace, secrets) {
             Ok(elasticsearch) => Ok(context.stores.remove_index(&elasticsearch).await),
             Err(problem) => Err(problem),
         },
-        Store::Postgres => match validate::postgres(&resource.spec.postgres, secrets) {
+        Store::Postgres => match validate::postgres(&resource.spec.postgres, &namespace, secrets) {
             Ok(postgres) => Ok(context.stores.remove_schema(&postgres.connect).await),
             Err(problem) => Err(problem),
         },

@@ -26,12 +26,12 @@ pub async fn prepare(
     findings: &mut Findings,
 ) -> Result<(), Stop> {
     let uid = &pipeline.owner.uid;
-    if !context.memory.answered_lately(uid) {
+    if !context.memory.answered_lately(uid, &pipeline.inputs) {
         let result = stores(pipeline, context).await;
         record(findings, STORES, result, "Reachable", |()| {
             "all four stores answer".to_owned()
         })?;
-        context.memory.answered(uid);
+        context.memory.answered(uid, &pipeline.inputs);
     }
 
     let result = schema(pipeline, objects, observed, context).await;
@@ -81,7 +81,8 @@ async fn stores(pipeline: &Pipeline, context: &Context) -> Result<(), Stop> {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join("; ");
-    Err(Error::StoresUnreachable(list).into())
+    let message = format!("{list}. What runs goes on running, and the stores are asked again soon");
+    Err(Error::StoresUnreachable(message).into())
 }
 
 /// The schema is up to date once the Job of this image and seed has succeeded.

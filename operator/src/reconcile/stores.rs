@@ -12,7 +12,7 @@ use commerce_core::{
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::{
-    error::chain,
+    error::{chain, root},
     validate::{Elasticsearch, Kafka, Pipeline, Redis},
 };
 
@@ -25,12 +25,14 @@ const NO_DATABASE: &str = "3D000";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Away {
     pub store: &'static str,
+    /// The part of the spec that says where it is.
+    pub field: &'static str,
     pub problem: String,
 }
 
 impl fmt::Display for Away {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.store, self.problem)
+        write!(f, "{} ({}): {}", self.store, self.field, self.problem)
     }
 }
 
@@ -66,21 +68,22 @@ impl Stores for Remote {
                 topics::partitions(&pipeline.kafka.connect)
                     .await
                     .map(drop)
-                    .map_err(|e| chain(&e))
+                    .map_err(|e| root(&e))
             }),
             limited(elasticsearch_answers(&pipeline.elasticsearch)),
             limited(redis_answers(&pipeline.redis)),
         );
         [
-            ("PostgreSQL", postgres),
-            ("Kafka", kafka),
-            ("Elasticsearch", elasticsearch),
-            ("Redis", redis),
+            ("PostgreSQL", "postgres.secretRef", postgres),
+            ("Kafka", "kafka.bootstrapServers", kafka),
+            ("Elasticsearch", "elasticsearch.url", elasticsearch),
+            ("Redis", "redis.secretRef", redis),
         ]
         .into_iter()
-        .filter_map(|(store, result)| {
+        .filter_map(|(store, field, result)| {
             Some(Away {
                 store,
+                field,
                 problem: result.err()?,
             })
         })
@@ -152,9 +155,9 @@ async fn limited<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, 
 async fn postgres_answers(options: &PgConnectOptions) -> Result<(), String> {
     use sqlx::Connection as _;
     match sqlx::PgConnection::connect_with(options).await {
-        Ok(connection) => connection.close().await.map_err(|error| chain(&error)),
+        Ok(connection) => connection.close().await.map_err(|error| root(&error)),
         Err(error) if is_missing_database(&error) => Ok(()),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(root(&error)),
     }
 }
 
@@ -170,17 +173,17 @@ async fn elasticsearch_answers(elasticsearch: &Elasticsearch) -> Result<(), Stri
     let client = elasticsearch
         .connect
         .client(TIMEOUT)
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| root(&error))?;
     index::active_index(&client, &elasticsearch.index.name)
         .await
         .map(drop)
-        .map_err(|error| chain(&error))
+        .map_err(|error| root(&error))
 }
 
 async fn redis_answers(redis: &Redis) -> Result<(), String> {
-    let mut connection = redis.connect.connection(TIMEOUT).map_err(|error| chain(&error))?;
+    let mut connection = redis.connect.connection(TIMEOUT).map_err(|error| root(&error))?;
     redis::cmd("PING")
         .query_async::<()>(&mut connection)
         .await
-        .map_err(|error| chain(&error))
+        .map_err(|error| root(&error))
 }

@@ -3,6 +3,7 @@
 //! It is pure, and after it nothing reads the raw spec again. Most of what it refuses the API server refused already; it
 //! must hold all the same for objects that were stored under an older definition.
 
+mod hosts;
 mod stores;
 mod workloads;
 
@@ -90,12 +91,15 @@ pub struct Invalid {
 pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeline, Invalid> {
     let mut problems = Vec::new();
     let spec = &resource.spec;
-    let postgres = keep(&mut problems, postgres(&spec.postgres, secrets));
-    let kafka = keep(&mut problems, kafka(&spec.kafka, secrets));
-    let elasticsearch = keep(&mut problems, elasticsearch(&spec.elasticsearch, secrets));
     let namespace = resource.namespace().unwrap_or_default();
+    let postgres = keep(&mut problems, postgres(&spec.postgres, &namespace, secrets));
+    let kafka = keep(&mut problems, kafka(&spec.kafka, &namespace, secrets));
+    let elasticsearch = keep(
+        &mut problems,
+        elasticsearch(&spec.elasticsearch, &namespace, secrets),
+    );
     let default_prefix = format!("{namespace}:{}:", resource.name_any());
-    let redis = keep(&mut problems, redis(&spec.redis, &default_prefix, secrets));
+    let redis = keep(&mut problems, redis(&spec.redis, &namespace, &default_prefix, secrets));
     let seed = keep(&mut problems, seed(spec.catalogue.as_ref()));
     let relay = keep(&mut problems, relay(&spec.relay));
     let indexer = keep(&mut problems, indexer(&spec.indexer));

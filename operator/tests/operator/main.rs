@@ -7,6 +7,7 @@ mod cel;
 mod cluster;
 mod fixtures;
 mod reconcile;
+mod remote;
 mod schema;
 mod status;
 mod stores;

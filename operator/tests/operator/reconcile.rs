@@ -234,7 +234,7 @@ async fn a_store_that_is_away_is_named_and_nothing_is_begun() {
     assert_eq!(world.reason("StoresReachable"), "False StoresUnreachable");
     let message = world.condition("Ready")["message"].as_str().unwrap().to_owned();
     assert!(
-        message.contains("Redis: no answer") && message.contains("Kafka: no answer"),
+        message.contains("Redis (spec): no answer") && message.contains("Kafka (spec): no answer"),
         "{message}"
     );
     assert_eq!(world.cluster.paths("/jobs/"), Vec::<String>::new());

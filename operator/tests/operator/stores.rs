@@ -57,6 +57,7 @@ impl Stores for FakeStores {
         away.iter()
             .map(|store| Away {
                 store,
+                field: "spec",
                 problem: "no answer within 5 s".to_owned(),
             })
             .collect()

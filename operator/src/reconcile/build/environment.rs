@@ -42,7 +42,7 @@ impl<'a> Environment<'a> {
             (Some(_), Some(_)) => "SASL_SSL",
         };
         self = self
-            .set("KAFKA_BOOTSTRAP_SERVERS", &connect.bootstrap_servers)
+            .set("KAFKA_BOOTSTRAP_SERVERS", &kafka.bootstrap_servers)
             .set("KAFKA_TOPIC_PREFIX", &connect.topic_prefix)
             .set("KAFKA_SECURITY_PROTOCOL", protocol);
         if let Some(sasl) = &connect.sasl {

@@ -1,4 +1,4 @@
-//! The four stores: how the operator itself reaches them, and what the pods get to know of them.
+//! The four stores: how the operator itself reaches them (`connect`), and what the pods get to know of them.
 
 use commerce_core::{
     config::Pem,
@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-use super::{Problem, SecretKey, Secrets, duration, positive};
+use super::{Problem, SecretKey, Secrets, duration, hosts, positive};
 use crate::crd::{ElasticsearchSpec, KafkaSpec, Migrations, PostgresSpec, RedisSpec, UriSecretRef};
 
 /// `spec.postgres`.
@@ -29,6 +29,8 @@ pub struct Postgres {
 #[derive(Clone, Debug)]
 pub struct Kafka {
     pub connect: KafkaConfig,
+    /// As the spec spells them.
+    pub bootstrap_servers: String,
     pub files: Vec<SecretKey>,
     /// Which of `files` is which.
     pub ca: Option<SecretKey>,
@@ -60,7 +62,7 @@ pub struct Redis {
 }
 
 /// Checks `spec.postgres`.
-pub fn postgres(spec: &PostgresSpec, secrets: &Secrets) -> Result<Postgres, Problem> {
+pub fn postgres(spec: &PostgresSpec, namespace: &str, secrets: &Secrets) -> Result<Postgres, Problem> {
     let at = uri_key(&spec.secret_ref, "postgres.secretRef");
     let uri = secrets.text(&at)?;
     let accepted = "a PostgreSQL URI such as postgresql://user:password@host:5432/database";
@@ -70,7 +72,7 @@ pub fn postgres(spec: &PostgresSpec, secrets: &Secrets) -> Result<Postgres, Prob
     })?;
     let pool_size = positive("postgres.poolSize", spec.pool_size)?;
     Ok(Postgres {
-        connect,
+        connect: hosts::of_postgres(connect, namespace),
         files: vec![at],
         pool_size,
         migrations: spec.migrations,
@@ -78,7 +80,7 @@ pub fn postgres(spec: &PostgresSpec, secrets: &Secrets) -> Result<Postgres, Prob
 }
 
 /// Checks `spec.kafka`.
-pub fn kafka(spec: &KafkaSpec, secrets: &Secrets) -> Result<Kafka, Problem> {
+pub fn kafka(spec: &KafkaSpec, namespace: &str, secrets: &Secrets) -> Result<Kafka, Problem> {
     let tls = spec.tls.as_ref();
     let ca = tls
         .and_then(|tls| tls.ca_secret_ref.as_ref())
@@ -97,7 +99,7 @@ pub fn kafka(spec: &KafkaSpec, secrets: &Secrets) -> Result<Kafka, Problem> {
     });
     let pem = |at: &SecretKey| secrets.text(at).map(Pem::Text);
     let connect = KafkaConfig {
-        bootstrap_servers: spec.bootstrap_servers.clone(),
+        bootstrap_servers: hosts::of_servers(&spec.bootstrap_servers, namespace),
         topic_prefix: spec.topics.prefix.clone(),
         tls: match tls {
             None => None,
@@ -132,6 +134,7 @@ pub fn kafka(spec: &KafkaSpec, secrets: &Secrets) -> Result<Kafka, Problem> {
         .collect();
     Ok(Kafka {
         connect,
+        bootstrap_servers: spec.bootstrap_servers.clone(),
         files,
         ca,
         certificate,
@@ -141,7 +144,7 @@ pub fn kafka(spec: &KafkaSpec, secrets: &Secrets) -> Result<Kafka, Problem> {
 }
 
 /// Checks `spec.elasticsearch`.
-pub fn elasticsearch(spec: &ElasticsearchSpec, secrets: &Secrets) -> Result<Elasticsearch, Problem> {
+pub fn elasticsearch(spec: &ElasticsearchSpec, namespace: &str, secrets: &Secrets) -> Result<Elasticsearch, Problem> {
     let accepted = "an http:// or https:// URL with a host and without credentials";
     let url = Url::parse(&spec.url)
         .ok()
@@ -165,7 +168,7 @@ pub fn elasticsearch(spec: &ElasticsearchSpec, secrets: &Secrets) -> Result<Elas
         .as_ref()
         .map(|r| key(&r.name, &r.key, "elasticsearch.caSecretRef"));
     let connect = ElasticsearchConfig {
-        url,
+        url: hosts::of_url(url, namespace),
         username: auth.map(|auth| auth.username.clone()),
         password: password.as_ref().map(|at| secrets.text(at)).transpose()?,
         ca: ca
@@ -222,14 +225,14 @@ fn index(spec: &crate::crd::IndexSpec) -> Result<IndexSpec, Problem> {
 }
 
 /// Checks `spec.redis`.
-pub fn redis(spec: &RedisSpec, default_prefix: &str, secrets: &Secrets) -> Result<Redis, Problem> {
+pub fn redis(spec: &RedisSpec, namespace: &str, default_prefix: &str, secrets: &Secrets) -> Result<Redis, Problem> {
     let at = uri_key(&spec.secret_ref, "redis.secretRef");
     let uri = secrets.text(&at)?;
     let accepted = "a Redis URI such as redis://:password@host:6379/0 (rediss:// for TLS)";
     let known = uri.expose_secret().starts_with("redis://") || uri.expose_secret().starts_with("rediss://");
     let prefix = spec.key_prefix.as_deref().unwrap_or(default_prefix);
     let connect = known
-        .then(|| RedisConfig::new(&uri, prefix))
+        .then(|| hosts::of_redis(&uri, prefix, namespace))
         .flatten()
         .ok_or_else(|| Problem::Secret {
             at: at.clone(),
