@@ -199,10 +199,12 @@ async fn remove(store: Store, resource: &CommercePipeline, secrets: &Secrets, co
             Ok(kafka) => Ok(context.stores.remove_topics(&kafka).await),
             Err(problem) => Err(problem),
         },
-        Store::Elasticsearch => match validate::elasticsearch(&resource.spec.elasticsearch, &namespace, secrets) {
-            Ok(elasticsearch) => Ok(context.stores.remove_index(&elasticsearch).await),
-            Err(problem) => Err(problem),
-        },
+        Store::Elasticsearch => {
+            match validate::elasticsearch(&resource.spec.elasticsearch, &namespace, secrets) {
+                Ok(elasticsearch) => Ok(context.stores.remove_index(&elasticsearch).await),
+                Err(problem) => Err(problem),
+            }
+        }
         Store::Postgres => match validate::postgres(&resource.spec.postgres, &namespace, secrets) {
             Ok(postgres) => Ok(context.stores.remove_schema(&postgres.connect).await),
             Err(problem) => Err(problem),

@@ -99,7 +99,10 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         elasticsearch(&spec.elasticsearch, &namespace, secrets),
     );
     let default_prefix = format!("{namespace}:{}:", resource.name_any());
-    let redis = keep(&mut problems, redis(&spec.redis, &namespace, &default_prefix, secrets));
+    let redis = keep(
+        &mut problems,
+        redis(&spec.redis, &namespace, &default_prefix, secrets),
+    );
     let seed = keep(&mut problems, seed(spec.catalogue.as_ref()));
     let relay = keep(&mut problems, relay(&spec.relay));
     let indexer = keep(&mut problems, indexer(&spec.indexer));

@@ -63,7 +63,10 @@ mod tests {
         assert_eq!(url("https://search.example.com/"), "https://search.example.com/");
         assert_eq!(url("http://10.0.0.1:9200/"), "http://10.0.0.1:9200/");
         assert_eq!(url("http://localhost:9200/"), "http://localhost:9200/");
-        assert_eq!(url("redis://:p%40ss@cache:6379/0"), "redis://:p%40ss@cache.shop.svc:6379/0");
+        assert_eq!(
+            url("redis://:p%40ss@cache:6379/0"),
+            "redis://:p%40ss@cache.shop.svc:6379/0"
+        );
         let options: PgConnectOptions = "postgres://u:p@db/orders".parse().unwrap();
         assert_eq!(of_postgres(options, "shop").get_host(), "db.shop.svc");
     }

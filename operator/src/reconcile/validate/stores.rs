@@ -144,7 +144,11 @@ pub fn kafka(spec: &KafkaSpec, namespace: &str, secrets: &Secrets) -> Result<Kaf
 }
 
 /// Checks `spec.elasticsearch`.
-pub fn elasticsearch(spec: &ElasticsearchSpec, namespace: &str, secrets: &Secrets) -> Result<Elasticsearch, Problem> {
+pub fn elasticsearch(
+    spec: &ElasticsearchSpec,
+    namespace: &str,
+    secrets: &Secrets,
+) -> Result<Elasticsearch, Problem> {
     let accepted = "an http:// or https:// URL with a host and without credentials";
     let url = Url::parse(&spec.url)
         .ok()
@@ -225,7 +229,12 @@ fn index(spec: &crate::crd::IndexSpec) -> Result<IndexSpec, Problem> {
 }
 
 /// Checks `spec.redis`.
-pub fn redis(spec: &RedisSpec, namespace: &str, default_prefix: &str, secrets: &Secrets) -> Result<Redis, Problem> {
+pub fn redis(
+    spec: &RedisSpec,
+    namespace: &str,
+    default_prefix: &str,
+    secrets: &Secrets,
+) -> Result<Redis, Problem> {
     let at = uri_key(&spec.secret_ref, "redis.secretRef");
     let uri = secrets.text(&at)?;
     let accepted = "a Redis URI such as redis://:password@host:6379/0 (rediss:// for TLS)";
