@@ -45,8 +45,9 @@ struct Check {
     need: Need,
     #[serde(skip)]
     passed_once: bool,
+    /// The message that was logged last, and when.
     #[serde(skip)]
-    logged: Option<Instant>,
+    logged: Option<(Instant, Option<String>)>,
 }
 
 /// The checks of this process. Clones share them.
@@ -113,11 +114,10 @@ impl Gate {
     fn set(&self, ready: bool, message: Option<String>) -> bool {
         let mut checks = self.readiness.lock();
         let Some(check) = checks.get_mut(self.name) else { return false };
-        let changed = check.ready != ready || check.logged.is_none();
-        let differs = !ready && check.message != message;
-        let news = changed || (differs && check.logged.is_some_and(|at| at.elapsed() >= NEXT_MESSAGE));
+        let news = check.ready != ready
+            || check.logged.as_ref().is_none_or(|(at, logged)| *logged != message && at.elapsed() >= NEXT_MESSAGE);
         if news {
-            check.logged = Some(Instant::now());
+            check.logged = Some((Instant::now(), message.clone()));
         }
         check.ready = ready;
         check.message = message;
