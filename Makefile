@@ -40,8 +40,8 @@ e2e: ## the end-to-end tests, on the cluster that `make up` made
 .PHONY: dev
 dev: ## stores and services as plain processes, without a container engine, until Ctrl-C
 	@$(cluster)/packages && $(cluster)/stores >/dev/null
-	cargo build --locked --bin api --bin relay --bin indexer
-	cargo run --locked -q -p commerce-e2e --bin dev
+	cargo build --locked --bin api --bin relay --bin indexer --bin dev
+	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/debug/dev
 
 .PHONY: generate
 generate: ## writes what is made from the code: crds/, docs/crd.md, the charts' tables and schema
