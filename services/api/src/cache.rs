@@ -1,6 +1,6 @@
 //! Redis, as the API uses it: to answer faster, never to answer at all.
 //!
-//! A call takes [`BUDGET`] at most. After one that failed, Redis is left alone for [`PAUSE`], so that a Redis that is away
+//! A call takes a fixed time at most. After one that failed, Redis is left alone for [`PAUSE`], so that a Redis that is away
 //! or slow costs one request per pause its budget and the others nothing.
 
 use std::{
@@ -11,7 +11,6 @@ use std::{
 use commerce_core::redis::RedisConfig;
 use redis::{FromRedisValue, Pipeline, aio::ConnectionManager};
 
-const BUDGET: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A handle on Redis.
@@ -19,6 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Cache {
     connection: Connection,
     key_prefix: String,
+    budget: Duration,
     breaker: Breaker,
 }
 
@@ -31,12 +31,12 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Cache {
-    /// Connects when first used.
-    pub fn new(config: &RedisConfig) -> redis::RedisResult<Self> {
-        let connection = Connection(config.connection(BUDGET)?);
+    /// Connects when first used. No call takes longer than `budget`.
+    pub fn new(config: &RedisConfig, budget: Duration) -> redis::RedisResult<Self> {
         Ok(Self {
-            connection,
+            connection: Connection(config.connection(budget)?),
             key_prefix: config.key_prefix.clone(),
+            budget,
             breaker: Breaker::new(),
         })
     }
@@ -52,7 +52,7 @@ impl Cache {
             return None;
         }
         let mut connection = self.connection.0.clone();
-        match tokio::time::timeout(BUDGET, commands.query_async(&mut connection)).await {
+        match tokio::time::timeout(self.budget, commands.query_async(&mut connection)).await {
             Ok(Ok(answer)) => {
                 self.breaker.closed();
                 Some(answer)

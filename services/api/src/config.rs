@@ -12,6 +12,8 @@ use commerce_core::{
 
 /// Cached search answers must be gone before the generations they belong to, see [`commerce_core::search_cache`].
 const LONGEST_SEARCH_CACHE_TTL: Duration = Duration::from_hours(1);
+/// What a call of Redis may cost a request.
+const CACHE_BUDGET: Duration = Duration::from_millis(50);
 
 /// Everything `api serve` needs.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub struct Config {
     pub idempotency_ttl: Duration,
     /// How long a search answer is cached, at most.
     pub search_cache_ttl: Duration,
+    /// How long to wait for Redis before going on without it; 50 ms except in tests.
+    pub cache_budget: Duration,
 }
 
 impl Config {
@@ -51,6 +55,7 @@ impl Config {
                 redis: redis?,
                 idempotency_ttl: idempotency_ttl?,
                 search_cache_ttl: search_cache_ttl?,
+                cache_budget: CACHE_BUDGET,
             })
         })
     }

@@ -6,7 +6,11 @@ use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
 use commerce_core::admin::{AdminServer, Readiness};
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +28,8 @@ use crate::{
 
 /// How long requests may take to end after the server was asked to stop. Kubernetes grants 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long connections to PostgreSQL may take to be closed.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// A running API.
 #[derive(Debug)]
@@ -44,7 +50,8 @@ impl Server {
         let pool = config.postgres.pool("commerce-api");
         let client = config.elasticsearch.client(REQUEST_TIMEOUT)?;
         let alias = config.elasticsearch.index;
-        let cache = Arc::new(Cache::new(&config.redis).context("preparing the Redis client")?);
+        let cache =
+            Arc::new(Cache::new(&config.redis, config.cache_budget).context("preparing the Redis client")?);
         let wake = Wake::default();
         let app = Arc::new(App {
             pool: pool.clone(),
@@ -89,7 +96,8 @@ impl Server {
         tasks.spawn(async move {
             let _drained = drained.drop_guard();
             serve(listener, router, stopping).await?;
-            app.pool.close().await;
+            // Where PostgreSQL is away, the pool does not give up at once.
+            let _ = timeout(CLOSING, app.pool.close()).await;
             Ok(())
         });
         tracing::info!(%http_address, %admin_address, "serving");

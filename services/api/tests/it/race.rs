@@ -19,7 +19,7 @@ async fn two_hundred_buyers_share_fifty_pieces() {
         Api::start(config(&database).await).await,
     ];
     let request = json!({"skuId": 1, "quantity": 1});
-    let answers = join_all((0..200).map(|buyer| apis[buyer % 2].order(&request))).await;
+    let answers = join_all((0..200).map(|buyer| apis[buyer % 2].order_in_a_crowd(&request))).await;
     let (sold, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
     assert_eq!((sold.len(), refused.len()), (50, 150));
     for answer in refused {
@@ -42,7 +42,7 @@ async fn one_key_on_two_servers_at_once_is_one_order() {
         Api::start(config(&database).await).await,
     ];
     let request = json!({"skuId": 1, "quantity": 3, "userId": "ada", "idempotencyKey": "once"});
-    let answers = join_all((0..100).map(|copy| apis[copy % 2].order(&request))).await;
+    let answers = join_all((0..100).map(|copy| apis[copy % 2].order_in_a_crowd(&request))).await;
     for answer in &answers {
         assert_eq!((answer.status, &answer.body), (200, &answers[0].body));
     }
@@ -62,7 +62,7 @@ async fn one_key_for_different_skus_at_once_is_one_order_and_takes_stock_of_one(
         let requests: Vec<Value> = (1..=8)
             .map(|sku| json!({"skuId": sku, "quantity": 1, "userId": "ada", "idempotencyKey": round.to_string()}))
             .collect();
-        let answers = join_all(requests.iter().map(|request| api.order(request))).await;
+        let answers = join_all(requests.iter().map(|request| api.order_in_a_crowd(request))).await;
         let (placed, reused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
         assert_eq!((placed.len(), reused.len()), (1, 7), "{answers:?}");
         for answer in reused {
