@@ -1,9 +1,9 @@
 //! One replica works at a time: the one that holds a Lease.
 //!
-//! The rules are client-go's. A holder that could not renew for [`RENEW_WITHIN`] stops by itself, before another may take the
-//! Lease after [`VALID`]; how long a Lease was left alone is measured with one's own clock from the moment when its last
-//! change was seen, so clocks of different nodes need not agree. Crates for this keep calling a holder the leader while the
-//! API server can't be reached, which is when it matters.
+//! The rules are client-go's. A holder that could not renew in time stops by itself, before another may take the Lease; how
+//! long a Lease was left alone is measured with one's own clock from the moment when its last change was seen, so clocks of
+//! different nodes need not agree. Crates for this keep calling a holder the leader while the API server can't be reached,
+//! which is when it matters.
 
 use std::time::Duration;
 
@@ -20,18 +20,35 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Name of the Lease.
 const NAME: &str = "commerce-operator";
-/// A Lease that was not renewed for so long is free.
-const VALID: Duration = Duration::from_secs(15);
-/// A holder that could not renew for so long is none any more.
-const RENEW_WITHIN: Duration = Duration::from_secs(10);
-/// Between renewals, and between attempts to get hold of it.
-const PERIOD: Duration = Duration::from_secs(2);
+
+/// How long things may take. `period` < `renew_within` < `valid`, or two replicas could work at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A Lease that was not renewed for so long is free.
+    pub valid: Duration,
+    /// A holder that could not renew for so long is none any more.
+    pub renew_within: Duration,
+    /// Between renewals, and between attempts to get hold of it.
+    pub period: Duration,
+}
+
+impl Default for Timing {
+    /// client-go's.
+    fn default() -> Self {
+        Self {
+            valid: Duration::from_secs(15),
+            renew_within: Duration::from_secs(10),
+            period: Duration::from_secs(2),
+        }
+    }
+}
 
 /// A candidate.
 #[derive(Debug)]
 pub struct Candidate {
     api: Api<Lease>,
     identity: String,
+    timing: Timing,
     /// The Lease as it was when it last changed, and when that was seen.
     seen: Option<(LeaseSpec, Instant)>,
 }
@@ -39,10 +56,11 @@ pub struct Candidate {
 impl Candidate {
     /// A candidate for the Lease in `namespace`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, identity: String) -> Self {
+    pub fn new(client: Client, namespace: &str, identity: String, timing: Timing) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             identity,
+            timing,
             seen: None,
         }
     }
@@ -57,7 +75,7 @@ impl Candidate {
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "asking for the Lease; trying again"),
             }
-            sleep(PERIOD).await;
+            sleep(self.timing.period).await;
         }
     }
 
@@ -65,16 +83,19 @@ impl Candidate {
     pub async fn keep(&mut self) {
         let mut renewed = Instant::now();
         loop {
-            sleep(PERIOD).await;
-            let left = RENEW_WITHIN.saturating_sub(renewed.elapsed());
+            sleep(self.timing.period).await;
+            let left = self.timing.renew_within.saturating_sub(renewed.elapsed());
             match timeout(left, self.attempt()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return tracing::error!("another replica has taken the Lease"),
                 Ok(Err(error)) => tracing::warn!(%error, "renewing the Lease; trying again"),
                 Err(_) => {}
             }
-            if renewed.elapsed() >= RENEW_WITHIN {
-                return tracing::error!("the Lease could not be renewed for {} s", RENEW_WITHIN.as_secs());
+            if renewed.elapsed() >= self.timing.renew_within {
+                return tracing::error!(
+                    "the Lease could not be renewed for {} s",
+                    self.timing.renew_within.as_secs()
+                );
             }
         }
     }
@@ -129,7 +150,7 @@ impl Candidate {
             Some(_) => {}
         }
         match &self.seen {
-            Some((known, since)) if known == spec => since.elapsed() >= VALID,
+            Some((known, since)) if known == spec => since.elapsed() > self.timing.valid,
             _ => {
                 self.seen = Some((spec.clone(), Instant::now()));
                 false
@@ -143,7 +164,7 @@ impl Candidate {
         let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(VALID.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(self.timing.valid.as_secs()).ok(),
             acquire_time: renewal.map_or_else(|| now.clone(), |spec| spec.acquire_time.clone()),
             renew_time: now,
             lease_transitions: Some(if renewal.is_some() || before.is_none() {

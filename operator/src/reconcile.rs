@@ -31,6 +31,8 @@ use self::{
 };
 use crate::{context::Context, crd::CommercePipeline};
 
+/// How soon to look again at what is under way: a pod that can't start changes neither its Job nor its Deployment.
+const UNDER_WAY: Duration = Duration::from_secs(5);
 /// How soon a cleanup looks again whether the pods are gone.
 const RETRY_CLEANUP: Duration = Duration::from_secs(2);
 
@@ -74,8 +76,10 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         .await;
     }
     match result {
-        Ok(()) | Err(Stop::Waiting { .. }) => Ok(Action::requeue(context.settings.look_again())),
         Err(Stop::Failed(error)) => Err(error),
+        Err(Stop::Waiting { .. }) => Ok(Action::requeue(UNDER_WAY)),
+        Ok(()) if findings.components.iter().any(|health| health.rolling) => Ok(Action::requeue(UNDER_WAY)),
+        Ok(()) => Ok(Action::requeue(context.settings.look_again())),
     }
 }
 

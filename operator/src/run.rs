@@ -19,7 +19,7 @@ use crate::{
     config::OperatorConfig,
     context::Context,
     controller,
-    leader::Candidate,
+    leader::{Candidate, Timing},
     metrics::Metrics,
     reconcile::{names::MANAGER, stores::Remote},
 };
@@ -46,7 +46,12 @@ pub async fn run() -> anyhow::Result<()> {
         .namespace
         .clone()
         .unwrap_or_else(|| client.default_namespace().to_owned());
-    let mut candidate = Candidate::new(client.clone(), &namespace, config.identity.clone());
+    let mut candidate = Candidate::new(
+        client.clone(),
+        &namespace,
+        config.identity.clone(),
+        Timing::default(),
+    );
     tokio::select! {
         () = candidate.win(|answer| reached.report(answer)) => {}
         () = stop.cancelled() => return Ok(()),

@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use http::{Method, Request, Response, StatusCode};
@@ -19,6 +22,7 @@ type Objects = BTreeMap<String, Value>;
 pub struct Cluster {
     objects: Arc<Mutex<Objects>>,
     journal: Journal,
+    away: Arc<AtomicBool>,
 }
 
 /// Path of the pipeline of the fixtures.
@@ -29,6 +33,7 @@ impl Cluster {
         Self {
             objects: Arc::default(),
             journal,
+            away: Arc::default(),
         }
     }
 
@@ -46,6 +51,11 @@ impl Cluster {
             }
         });
         Client::new(service, "default")
+    }
+
+    /// Every request fails from now on.
+    pub fn go_away(&self) {
+        self.away.store(true, Ordering::Relaxed);
     }
 
     /// The object at a path.
@@ -103,6 +113,9 @@ impl Cluster {
     }
 
     fn answer(&self, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        if self.away.load(Ordering::Relaxed) {
+            return failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable");
+        }
         let mut objects = self.objects.lock().unwrap();
         let note = |what: &str| {
             let entry = format!("{what} {}", short(path));
@@ -124,9 +137,30 @@ impl Cluster {
             Method::GET => objects
                 .get(path)
                 .map_or_else(not_found, |object| (StatusCode::OK, object.clone())),
-            Method::POST => {
+            Method::POST if path.ends_with("/events") => {
                 note(&format!("event {}", body["reason"].as_str().unwrap_or_default()));
                 (StatusCode::CREATED, body.clone())
+            }
+            Method::POST => {
+                let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or_default());
+                if objects.contains_key(&path) {
+                    return failure(StatusCode::CONFLICT, "AlreadyExists");
+                }
+                let mut object = body.clone();
+                bump(&mut object);
+                objects.insert(path, object.clone());
+                (StatusCode::CREATED, object)
+            }
+            Method::PUT => {
+                let Some(object) = objects.get_mut(path) else {
+                    return not_found();
+                };
+                if object["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
+                    return failure(StatusCode::CONFLICT, "Conflict");
+                }
+                *object = body.clone();
+                bump(object);
+                (StatusCode::OK, object.clone())
             }
             Method::DELETE => {
                 note("delete");
@@ -204,6 +238,12 @@ fn short(path: &str) -> String {
 }
 
 fn not_found() -> (StatusCode, Value) {
-    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found" });
-    (StatusCode::NOT_FOUND, status)
+    failure(StatusCode::NOT_FOUND, "NotFound")
+}
+
+fn failure(code: StatusCode, reason: &str) -> (StatusCode, Value) {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code.as_u16(), "message": reason,
+    });
+    (code, status)
 }

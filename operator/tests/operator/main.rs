@@ -6,6 +6,7 @@ mod build;
 mod cel;
 mod cluster;
 mod fixtures;
+mod leader;
 mod reconcile;
 mod remote;
 mod schema;
