@@ -23,6 +23,8 @@ use crate::{
 
 /// No scenario takes longer than this, nor may cleaning up behind one.
 const BOUND: Duration = Duration::from_secs(400);
+/// Lines shown of each thing.
+const SHOWN_LINES: usize = 60;
 const OPERATOR_NAMESPACE: &str = "commerce-system";
 
 /// Two cores carry one scenario at a time; and one that takes a store away would fail another's.
@@ -152,30 +154,24 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 
 /// Prints what a person would look at first, namespace by namespace.
 async fn show(environment: &Environment, namespaces: &BTreeSet<String>) {
+    let objects = "commercepipelines,deployments,statefulsets,jobs,pods,ingresses";
+    let conditions = "jsonpath={range .items[*]}{.metadata.name}:{\"\\n\"}{range .status.conditions[*]}  {.type}={.status} \
+                      {.reason}: {.message}{\"\\n\"}{end}{end}";
     for namespace in namespaces {
-        eprintln!("\n======== {namespace} ========");
-        let objects = "commercepipelines,deployments,statefulsets,jobs,pods,ingresses";
-        show_command(environment, &["get", objects, "-n", namespace, "-o", "wide"]).await;
-        let conditions = "jsonpath={range .items[*]}{.metadata.name}:{\"\\n\"}{range .status.conditions[*]}  \
-                          {.type}={.status} {.reason}: {.message}{\"\\n\"}{end}{end}";
-        show_command(
-            environment,
-            &["get", "commercepipelines", "-n", namespace, "-o", conditions],
-        )
-        .await;
-        show_command(
-            environment,
-            &[
-                "get",
-                "events",
-                "-n",
-                namespace,
-                "--sort-by=.metadata.creationTimestamp",
-            ],
-        )
-        .await;
+        eprintln!("\n======== the namespace {namespace} ========");
+        let get = |what, output| ["get", what, "-n", namespace, "-o", output];
+        show_command(environment, "objects", &get(objects, "wide")).await;
+        show_command(environment, "conditions", &get("commercepipelines", conditions)).await;
+        let events = [
+            "get",
+            "events",
+            "-n",
+            namespace,
+            "--sort-by=.metadata.creationTimestamp",
+        ];
+        show_command(environment, "events", &events).await;
         let pods = environment
-            .kubectl(&["get", "pods", "-n", namespace, "-o", "name"])
+            .kubectl(&get("pods", "name"))
             .await
             .unwrap_or_default();
         for pod in pods.lines() {
@@ -188,25 +184,29 @@ async fn show(environment: &Environment, namespaces: &BTreeSet<String>) {
                 "--prefix",
                 "--tail=50",
             ];
-            show_command(environment, &logs).await;
-            if restarted(environment, namespace, pod).await {
-                show_command(environment, &[logs.as_slice(), &["--previous"]].concat()).await;
+            show_command(environment, &format!("log of {pod}"), &logs).await;
+            let counts = "jsonpath={.status.containerStatuses[*].restartCount}";
+            let counts = environment.kubectl(&get(pod, counts)).await.unwrap_or_default();
+            if counts.split_whitespace().any(|count| count != "0") {
+                let previous = [logs.as_slice(), &["--previous"]].concat();
+                show_command(
+                    environment,
+                    &format!("log of {pod} before its restart"),
+                    &previous,
+                )
+                .await;
             }
         }
     }
 }
 
-async fn restarted(environment: &Environment, namespace: &str, pod: &str) -> bool {
-    let counts = "jsonpath={.status.containerStatuses[*].restartCount}";
-    let counts = environment
-        .kubectl(&["get", "-n", namespace, pod, "-o", counts])
-        .await
-        .unwrap_or_default();
-    counts.split_whitespace().any(|count| count != "0")
-}
-
-async fn show_command(environment: &Environment, arguments: &[&str]) {
+/// Prints the end of what a kubectl command says.
+async fn show_command(environment: &Environment, what: &str, arguments: &[&str]) {
     let printed = environment.kubectl(arguments).await;
     let printed = printed.unwrap_or_else(|error| format!("{error:#}"));
-    eprintln!("\n---- kubectl {}\n{}", arguments.join(" "), printed.trim_end());
+    let lines: Vec<&str> = printed.lines().collect();
+    eprintln!(
+        "\n---- {what}\n{}",
+        lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+    );
 }
