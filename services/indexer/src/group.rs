@@ -88,8 +88,11 @@ impl Group {
     }
 
     pub(crate) fn finish_revoking(&mut self) -> KafkaResult<()> {
-        self.consumer
-            .incremental_unassign(&list(&std::mem::take(&mut self.revoking), None)?)
+        let revoked = list(&std::mem::take(&mut self.revoking), None)?;
+        // librdkafka remembers that a partition was paused beyond its revocation, and would fetch nothing of it when this
+        // member gets it back. What is fetched in between belongs to nobody here, and is dropped.
+        self.consumer.resume(&revoked)?;
+        self.consumer.incremental_unassign(&revoked)
     }
 
     pub(crate) fn pause(&self, partitions: &[Partition]) -> KafkaResult<()> {

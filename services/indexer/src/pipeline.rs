@@ -114,6 +114,7 @@ impl Pipeline {
                 }
                 () = stop.cancelled(), if self.drain_until.is_none() => {
                     self.drain_until = Some(Instant::now() + DRAIN_BOUND);
+                    self.group.pause(&self.offsets.partitions()).map_err(PipelineError::Consumer)?;
                 }
                 _ = commits.tick() => self.start_commit(),
                 message = messages.next(), if may_fetch => {
@@ -193,8 +194,9 @@ impl Pipeline {
         if self.batch.is_empty() || self.bulks.len() >= BULKS {
             return;
         }
-        let at_once =
-            self.batch.is_full(&self.limits) || self.revoke_until.is_some() || self.drain_until.is_some();
+        let at_once = self.batch.is_full(&self.limits)
+            || self.batch.has_any_of(self.group.revoking())
+            || self.drain_until.is_some();
         if at_once
             || self
                 .batch

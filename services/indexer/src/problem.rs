@@ -1,6 +1,18 @@
-//! What is the matter with a connection.
+//! What is the matter with a connection, in words that lead to the cause.
 
 use std::error::Error;
+
+use commerce_core::elasticsearch;
+
+/// An error of a call on Elasticsearch, with its cause.
+pub(crate) fn with_cause(error: &elasticsearch::Error) -> String {
+    match error {
+        elasticsearch::Error::Transport { action, source } => {
+            format!("calling Elasticsearch to {action}: {}", causes(source))
+        }
+        other => other.to_string(),
+    }
+}
 
 /// The causes of an error without the error itself, which says little more than "error sending request for url".
 pub(crate) fn causes(error: &dyn Error) -> String {

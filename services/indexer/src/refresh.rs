@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    backoff::Backoff, batch::BatchId, invalidation::Invalidation, metrics::Metrics, problem::causes,
+    backoff::Backoff, batch::BatchId, invalidation::Invalidation, metrics::Metrics, problem::with_cause,
     writer::Written,
 };
 
@@ -141,14 +141,7 @@ impl Refresher {
                         self.index
                     ));
                 }
-                Err(Error::Transport { source, .. }) => {
-                    self.elasticsearch.fail(format!(
-                        "refreshing the index {}: {}",
-                        self.index,
-                        causes(&source)
-                    ));
-                }
-                Err(error) => self.elasticsearch.fail(error.to_string()),
+                Err(error) => self.elasticsearch.fail(with_cause(&error)),
             }
             backoff.wait().await;
         }

@@ -10,7 +10,7 @@ use commerce_core::{
     topics,
 };
 
-use crate::{backoff::Backoff, dead_letters::DeadLetters, server::Gates};
+use crate::{backoff::Backoff, dead_letters::DeadLetters, problem::with_cause, server::Gates};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -25,7 +25,7 @@ pub(crate) async fn wait_for_alias(config: &ElasticsearchConfig, elasticsearch: 
                 return Ok(());
             }
             Ok(None) => elasticsearch.fail(format!("the alias {} does not exist", config.index)),
-            Err(error) => elasticsearch.fail(error.to_string()),
+            Err(error) => elasticsearch.fail(with_cause(&error)),
         }
         backoff.wait().await;
     }

@@ -68,7 +68,12 @@ async fn metrics_and_status_tell_freshness_lag_and_outcomes() -> Result<()> {
         indexer.metric("commerce_order_freshness_seconds_count").await?,
         50
     );
-    assert!(indexer.metric("commerce_indexer_bulk_duration_seconds_count").await? >= 1);
+    assert!(
+        indexer
+            .metric("commerce_indexer_bulk_duration_seconds_count")
+            .await?
+            >= 1
+    );
     let topic = world.kafka.topic("order.created");
     assert_eq!(
         indexer

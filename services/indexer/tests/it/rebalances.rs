@@ -36,3 +36,17 @@ async fn indexers_that_share_the_partitions_lose_nothing_when_they_come_and_go()
     assert_eq!(world.letters().await?.len(), 0);
     third.stop().await
 }
+
+#[tokio::test]
+async fn partitions_that_come_back_to_an_indexer_are_read_on() -> Result<()> {
+    let world = World::new().await?;
+    let first = world.start().await?;
+    first.wait_until_assigned().await?;
+    let second = world.start().await?;
+    second.wait_until_assigned().await?;
+    second.stop().await?;
+    let events: Vec<_> = (1..=200).map(created).collect();
+    world.publish(&events).await?;
+    world.wait_until_searchable(200).await?;
+    first.stop().await
+}

@@ -1,7 +1,10 @@
-//! A quick look at throughput: `cargo test --release -p commerce-indexer -- --ignored throughput --nocapture`.
+//! A quick look at throughput and memory:
+//! `cargo test --release -p commerce-indexer -- --ignored throughput --nocapture`.
 
-use anyhow::Result;
-use tokio::time::Instant;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result};
+use tokio::{process::Command, time::Instant};
 
 use crate::{events::created, running::eventually, world::World};
 
@@ -11,29 +14,37 @@ const BACKLOG: u32 = 100_000;
 #[ignore = "a measurement"]
 async fn throughput_of_a_backlog() -> Result<()> {
     let world = World::new().await?;
-    world
-        .publish(&(1..=u64::from(BACKLOG)).map(created).collect::<Vec<_>>())
-        .await?;
-    let indexer = world.start().await?;
-    indexer.wait_until_ready().await?;
+    let events: Vec<_> = (1..=u64::from(BACKLOG)).map(created).collect();
+    world.publish(&events).await?;
     let began = Instant::now();
-    eventually("all documents", async || {
-        let count = indexer
-            .metric("commerce_indexer_events_total{outcome=\"indexed\"}")
-            .await
-            .unwrap_or_default();
-        if count >= u64::from(BACKLOG) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_indexer"))
+        .arg("serve")
+        .envs(world.environment())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let searchable = async || world.searchable().await.unwrap_or_default();
+    eventually("a first document", async || {
+        if searchable().await > 0 {
             Ok(())
         } else {
-            Err(format!("{count} indexed"))
+            Err(String::new())
         }
     })
     .await?;
-    let seconds = began.elapsed().as_secs_f64();
+    let started = began.elapsed().as_secs_f64();
+    world.wait_until_searchable(u64::from(BACKLOG)).await?;
+    let seconds = began.elapsed().as_secs_f64() - started;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id().context("a process id")?))?;
+    let memory = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .context("VmHWM")?;
     println!(
         "{BACKLOG} events in {seconds:.2} s: {:.0} events/s",
         f64::from(BACKLOG) / seconds
     );
-    world.wait_until_searchable(u64::from(BACKLOG)).await?;
-    indexer.stop().await
+    println!("the first of them after {started:.2} s; {memory}");
+    process.kill().await?;
+    Ok(())
 }
