@@ -45,8 +45,9 @@ async fn partitions_that_come_back_to_an_indexer_are_read_on() -> Result<()> {
     let second = world.start().await?;
     second.wait_until_assigned().await?;
     second.stop().await?;
-    let events: Vec<_> = (1..=200).map(created).collect();
+    let events: Vec<_> = (1..=200).map(created).chain((1..=200).map(cancelled)).collect();
     world.publish(&events).await?;
-    world.wait_until_searchable(200).await?;
+    world.wait_until_committed().await?;
+    world.assert_holds(&expected(&events)).await?;
     first.stop().await
 }
