@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Json, Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
+use axum::{
+    Json, Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get,
+};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::Value;
@@ -68,8 +70,20 @@ impl Readiness {
     #[must_use]
     pub fn gate(&self, name: &'static str, need: Need) -> Gate {
         let message = Some("not reached yet".to_owned());
-        self.lock().insert(name, Check { ready: false, message, need, passed_once: false, logged: None });
-        Gate { name, readiness: self.clone() }
+        self.lock().insert(
+            name,
+            Check {
+                ready: false,
+                message,
+                need,
+                passed_once: false,
+                logged: None,
+            },
+        );
+        Gate {
+            name,
+            readiness: self.clone(),
+        }
     }
 
     /// Whether the process should get work.
@@ -113,9 +127,14 @@ impl Gate {
 
     fn set(&self, ready: bool, message: Option<String>) -> bool {
         let mut checks = self.readiness.lock();
-        let Some(check) = checks.get_mut(self.name) else { return false };
+        let Some(check) = checks.get_mut(self.name) else {
+            return false;
+        };
         let news = check.ready != ready
-            || check.logged.as_ref().is_none_or(|(at, logged)| *logged != message && at.elapsed() >= NEXT_MESSAGE);
+            || check
+                .logged
+                .as_ref()
+                .is_none_or(|(at, logged)| *logged != message && at.elapsed() >= NEXT_MESSAGE);
         if news {
             check.logged = Some((Instant::now(), message.clone()));
         }
@@ -143,21 +162,39 @@ pub struct AdminServer {
 
 impl std::fmt::Debug for AdminServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdminServer").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("AdminServer")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
     }
 }
 
 /// Reads `ADMIN_ADDR`.
 pub fn address_from_env(env: &mut Env) -> Option<SocketAddr> {
     let default = SocketAddr::from(([0, 0, 0, 0], 9090));
-    env.parsed("ADMIN_ADDR", default, "address:port such as 0.0.0.0:9090", |value| value.parse().ok())
+    env.parsed(
+        "ADMIN_ADDR",
+        default,
+        "address:port such as 0.0.0.0:9090",
+        |value| value.parse().ok(),
+    )
 }
 
 impl AdminServer {
     /// Binds the port; the metrics in `registry` are complete by now.
-    pub async fn bind(address: SocketAddr, readiness: Readiness, registry: Registry) -> std::io::Result<Self> {
-        let state = AdminState { readiness, registry: Arc::new(registry), status: Arc::new(|| Value::Null) };
-        Ok(Self { listener: TcpListener::bind(address).await?, state })
+    pub async fn bind(
+        address: SocketAddr,
+        readiness: Readiness,
+        registry: Registry,
+    ) -> std::io::Result<Self> {
+        let state = AdminState {
+            readiness,
+            registry: Arc::new(registry),
+            status: Arc::new(|| Value::Null),
+        };
+        Ok(Self {
+            listener: TcpListener::bind(address).await?,
+            state,
+        })
     }
 
     /// What `/status` answers.
@@ -178,17 +215,29 @@ impl AdminServer {
             .route("/livez", get(async || "ok"))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
-            .route("/status", get(async |State(state): State<AdminState>| Json((state.status)())))
+            .route(
+                "/status",
+                get(async |State(state): State<AdminState>| Json((state.status)())),
+            )
             .with_state(self.state);
-        axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        axum::serve(self.listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
     }
 }
 
 async fn readyz(State(state): State<AdminState>) -> impl IntoResponse {
     let ready = state.readiness.is_ready();
     let checks = state.readiness.lock().clone();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(serde_json::json!({"ready": ready, "checks": checks})))
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(serde_json::json!({"ready": ready, "checks": checks})),
+    )
 }
 
 async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
@@ -198,7 +247,11 @@ async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text)
         }
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], String::new()),
+        Err(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            String::new(),
+        ),
     }
 }
 
@@ -209,7 +262,10 @@ mod tests {
     #[test]
     fn a_store_that_goes_away_later_keeps_the_process_ready_only_if_it_was_needed_to_start() {
         let readiness = Readiness::default();
-        let (start, always) = (readiness.gate("start", Need::ToStart), readiness.gate("always", Need::Always));
+        let (start, always) = (
+            readiness.gate("start", Need::ToStart),
+            readiness.gate("always", Need::Always),
+        );
         let _never = readiness.gate("never", Need::Never);
         assert!(!readiness.is_ready());
         start.pass();

@@ -43,20 +43,30 @@ impl Env {
 
     /// Variables given as pairs, for tests.
     pub fn from_pairs<N: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        let variables = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { variables, problems: Vec::new() }
+        let variables = pairs
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        Self {
+            variables,
+            problems: Vec::new(),
+        }
     }
 
     /// The text of a variable; an empty one counts as not set.
     pub fn optional_text(&mut self, name: &str) -> Option<String> {
-        self.variables.get(name).filter(|value| !value.is_empty()).cloned()
+        self.variables
+            .get(name)
+            .filter(|value| !value.is_empty())
+            .cloned()
     }
 
     /// The text of a variable that must be set; `accepted` says what it holds.
     pub fn text(&mut self, name: &str, accepted: &str) -> Option<String> {
         let value = self.optional_text(name);
         if value.is_none() {
-            self.problems.push(format!("{name} is not set; it takes {accepted}"));
+            self.problems
+                .push(format!("{name} is not set; it takes {accepted}"));
         }
         value
     }
@@ -69,10 +79,13 @@ impl Env {
         accepted: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        let Some(value) = self.optional_text(name) else { return Some(default) };
+        let Some(value) = self.optional_text(name) else {
+            return Some(default);
+        };
         let parsed = parse(&value);
         if parsed.is_none() {
-            self.problems.push(format!("{name} is {value:?}; it takes {accepted}"));
+            self.problems
+                .push(format!("{name} is {value:?}; it takes {accepted}"));
         }
         parsed
     }
@@ -90,9 +103,16 @@ impl Env {
 
     /// A duration such as `250ms`, `30s` or `24h`, greater than zero.
     pub fn duration(&mut self, name: &str, default: Duration) -> Option<Duration> {
-        self.parsed(name, default, "a duration greater than zero, such as 250ms, 30s or 24h", |value| {
-            humantime::parse_duration(value).ok().filter(|duration| !duration.is_zero())
-        })
+        self.parsed(
+            name,
+            default,
+            "a duration greater than zero, such as 250ms, 30s or 24h",
+            |value| {
+                humantime::parse_duration(value)
+                    .ok()
+                    .filter(|duration| !duration.is_zero())
+            },
+        )
     }
 
     /// A secret from `name`, or from the file that `name_FILE` names.
@@ -102,7 +122,8 @@ impl Env {
             return match std::fs::read_to_string(&path) {
                 Ok(text) => Some(SecretString::from(text.trim_end_matches(['\r', '\n']))),
                 Err(error) => {
-                    self.problems.push(format!("{file} is {path:?}; reading that file: {error}"));
+                    self.problems
+                        .push(format!("{file} is {path:?}; reading that file: {error}"));
                     None
                 }
             };
@@ -127,7 +148,8 @@ impl Env {
         let text = self.optional_text(name)?;
         let path = PathBuf::from(&text);
         if !path.is_file() {
-            self.problems.push(format!("{name} is {text:?}; there is no such file"));
+            self.problems
+                .push(format!("{name} is {text:?}; there is no such file"));
         }
         Some(path)
     }
@@ -141,7 +163,9 @@ impl Env {
     pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, ConfigError> {
         match build() {
             Some(config) if self.problems.is_empty() => Ok(config),
-            _ => Err(ConfigError { problems: self.problems }),
+            _ => Err(ConfigError {
+                problems: self.problems,
+            }),
         }
     }
 }

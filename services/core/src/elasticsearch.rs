@@ -35,23 +35,38 @@ pub enum Error {
     #[error("preparing the Elasticsearch client: {0}")]
     Client(String),
     #[error("calling Elasticsearch to {action}: {source}")]
-    Transport { action: &'static str, source: elasticsearch::Error },
+    Transport {
+        action: &'static str,
+        source: elasticsearch::Error,
+    },
     #[error("Elasticsearch refused to {action}: {status} {reason}")]
-    Refused { action: &'static str, status: u16, reason: String },
+    Refused {
+        action: &'static str,
+        status: u16,
+        reason: String,
+    },
 }
 
 impl ElasticsearchConfig {
     /// No credentials: for tests and local runs.
     #[must_use]
     pub fn open(url: Url, index: impl Into<String>) -> Self {
-        Self { url, username: None, password: None, ca: None, index: index.into() }
+        Self {
+            url,
+            username: None,
+            password: None,
+            ca: None,
+            index: index.into(),
+        }
     }
 
     /// Reads the `ELASTICSEARCH_…` variables.
     pub fn from_env(env: &mut Env) -> Option<Self> {
         let accepted = "an http:// or https:// URL";
         let url = env.text("ELASTICSEARCH_URL", accepted).and_then(|text| {
-            let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            let url = Url::parse(&text)
+                .ok()
+                .filter(|url| matches!(url.scheme(), "http" | "https"));
             if url.is_none() {
                 env.problem(format!("ELASTICSEARCH_URL is {text:?}; it takes {accepted}"));
             }
@@ -60,11 +75,21 @@ impl ElasticsearchConfig {
         let username = env.optional_text("ELASTICSEARCH_USERNAME");
         let password = env.optional_secret("ELASTICSEARCH_PASSWORD");
         if username.is_some() != password.is_some() {
-            env.problem("ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD(_FILE) go together; only one is set");
+            env.problem(
+                "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD(_FILE) go together; only one is set",
+            );
         }
         let ca = env.optional_file("ELASTICSEARCH_CA_FILE").map(Pem::File);
-        let index = env.optional_text("ELASTICSEARCH_INDEX").unwrap_or_else(|| "orders".to_owned());
-        Some(Self { url: url?, username, password, ca, index })
+        let index = env
+            .optional_text("ELASTICSEARCH_INDEX")
+            .unwrap_or_else(|| "orders".to_owned());
+        Some(Self {
+            url: url?,
+            username,
+            password,
+            ca,
+            index,
+        })
     }
 
     /// A client; no call on it takes longer than `timeout`.
@@ -75,7 +100,10 @@ impl ElasticsearchConfig {
             .disable_proxy()
             .enable_meta_header(false);
         if let (Some(username), Some(password)) = (&self.username, &self.password) {
-            builder = builder.auth(Credentials::Basic(username.clone(), password.expose_secret().to_owned()));
+            builder = builder.auth(Credentials::Basic(
+                username.clone(),
+                password.expose_secret().to_owned(),
+            ));
         }
         if let Some(ca) = &self.ca {
             let pem = match ca {
@@ -86,7 +114,9 @@ impl ElasticsearchConfig {
             let certificate = Certificate::from_pem(&pem).map_err(|error| client_error(&error))?;
             builder = builder.cert_validation(CertificateValidation::Full(certificate));
         }
-        Ok(Elasticsearch::new(builder.build().map_err(|error| client_error(&error))?))
+        Ok(Elasticsearch::new(
+            builder.build().map_err(|error| client_error(&error))?,
+        ))
     }
 }
 
@@ -112,18 +142,33 @@ impl Error {
 }
 
 /// The body of a successful answer; `action` completes "calling Elasticsearch to …".
-pub async fn body(action: &'static str, answer: Result<Response, elasticsearch::Error>) -> Result<Value, Error> {
+pub async fn body(
+    action: &'static str,
+    answer: Result<Response, elasticsearch::Error>,
+) -> Result<Value, Error> {
     let response = answer.map_err(|source| Error::Transport { action, source })?;
     let status = response.status_code();
     if status.is_success() {
-        return response.json().await.map_err(|source| Error::Transport { action, source });
+        return response
+            .json()
+            .await
+            .map_err(|source| Error::Transport { action, source });
     }
     let text = response.text().await.unwrap_or_default();
     let reason = serde_json::from_str::<Value>(&text)
         .ok()
-        .and_then(|value| value.pointer("/error/reason").and_then(Value::as_str).map(str::to_owned))
+        .and_then(|value| {
+            value
+                .pointer("/error/reason")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        })
         .unwrap_or_else(|| text.chars().take(200).collect());
-    Err(Error::Refused { action, status: status.as_u16(), reason })
+    Err(Error::Refused {
+        action,
+        status: status.as_u16(),
+        reason,
+    })
 }
 
 /// The same, with `None` for 404.

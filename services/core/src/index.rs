@@ -5,8 +5,10 @@
 
 use elasticsearch::{
     Elasticsearch,
-    indices::{IndicesCreateParts, IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetAliasParts,
-              IndicesGetSettingsParts, IndicesPutIndexTemplateParts, IndicesPutSettingsParts},
+    indices::{
+        IndicesCreateParts, IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetAliasParts,
+        IndicesGetSettingsParts, IndicesPutIndexTemplateParts, IndicesPutSettingsParts,
+    },
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -102,7 +104,11 @@ impl IndexSpec {
         for part in [self.mappings(), self.fixed_settings()] {
             hasher.update(canonical(&part).to_string());
         }
-        hasher.finalize().iter().take(4).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        hasher
+            .finalize()
+            .iter()
+            .take(4)
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
     fn wanted_index(&self) -> String {
@@ -115,7 +121,12 @@ fn canonical(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
             let sorted: std::collections::BTreeMap<_, _> = object.iter().collect();
-            Value::Object(sorted.into_iter().map(|(name, value)| (name.clone(), canonical(value))).collect())
+            Value::Object(
+                sorted
+                    .into_iter()
+                    .map(|(name, value)| (name.clone(), canonical(value)))
+                    .collect(),
+            )
         }
         Value::Array(items) => items.iter().map(canonical).collect(),
         other => other.clone(),
@@ -130,11 +141,17 @@ pub async fn ensure(client: &Elasticsearch, spec: &IndexSpec) -> Result<IndexSta
     match active_index(client, &spec.name).await? {
         None => {
             let created = create_index(client, spec, &wanted).await?;
-            Ok(IndexState::Active { index: wanted, created })
+            Ok(IndexState::Active {
+                index: wanted,
+                created,
+            })
         }
         Some(active) if active.starts_with(&format!("{}-{}-", spec.name, spec.hash())) => {
             correct_settings(client, spec, &active).await?;
-            Ok(IndexState::Active { index: active, created: false })
+            Ok(IndexState::Active {
+                index: active,
+                created: false,
+            })
         }
         Some(active) => Ok(IndexState::MappingDiffers { active, wanted }),
     }
@@ -142,18 +159,34 @@ pub async fn ensure(client: &Elasticsearch, spec: &IndexSpec) -> Result<IndexSta
 
 /// The index behind an alias.
 pub async fn active_index(client: &Elasticsearch, alias: &str) -> Result<Option<String>, Error> {
-    let answer = client.indices().get_alias(IndicesGetAliasParts::Name(&[alias])).send().await;
+    let answer = client
+        .indices()
+        .get_alias(IndicesGetAliasParts::Name(&[alias]))
+        .send()
+        .await;
     let found = body_if_found("read the alias", answer).await?;
-    Ok(found.and_then(|value| value.as_object().and_then(|indices| indices.keys().next().cloned())))
+    Ok(found.and_then(|value| {
+        value
+            .as_object()
+            .and_then(|indices| indices.keys().next().cloned())
+    }))
 }
 
 /// Removes template, alias and every index behind the alias; what is missing already is fine.
 pub async fn delete(client: &Elasticsearch, alias: &str) -> Result<(), Error> {
     while let Some(index) = active_index(client, alias).await? {
-        let answer = client.indices().delete(IndicesDeleteParts::Index(&[&index])).send().await;
+        let answer = client
+            .indices()
+            .delete(IndicesDeleteParts::Index(&[&index]))
+            .send()
+            .await;
         body_if_found("delete the index", answer).await?;
     }
-    let answer = client.indices().delete_index_template(IndicesDeleteIndexTemplateParts::Name(alias)).send().await;
+    let answer = client
+        .indices()
+        .delete_index_template(IndicesDeleteIndexTemplateParts::Name(alias))
+        .send()
+        .await;
     body_if_found("delete the index template", answer).await?;
     Ok(())
 }
@@ -169,7 +202,12 @@ async fn put_template(client: &Elasticsearch, spec: &IndexSpec) -> Result<(), Er
         "_meta": {"managed-by": "commerce-pipeline"},
     });
     let parts = IndicesPutIndexTemplateParts::Name(&spec.name);
-    let answer = client.indices().put_index_template(parts).body(template).send().await;
+    let answer = client
+        .indices()
+        .put_index_template(parts)
+        .body(template)
+        .send()
+        .await;
     body("put the index template", answer).await?;
     Ok(())
 }
@@ -181,27 +219,45 @@ async fn create_index(client: &Elasticsearch, spec: &IndexSpec, index: &str) -> 
         "mappings": spec.mappings(),
         "aliases": {&spec.name: {"is_write_index": true}},
     });
-    let answer = client.indices().create(IndicesCreateParts::Index(index)).body(definition).send().await;
+    let answer = client
+        .indices()
+        .create(IndicesCreateParts::Index(index))
+        .body(definition)
+        .send()
+        .await;
     match body("create the index", answer).await {
         Ok(_) => Ok(true),
-        Err(Error::Refused { status: 400, reason, .. }) if reason.contains("already exists") => Ok(false),
+        Err(Error::Refused {
+            status: 400, reason, ..
+        }) if reason.contains("already exists") => Ok(false),
         Err(error) => Err(error),
     }
 }
 
 /// Writes the changeable settings where they differ.
 async fn correct_settings(client: &Elasticsearch, spec: &IndexSpec, index: &str) -> Result<(), Error> {
-    let answer = client.indices().get_settings(IndicesGetSettingsParts::Index(&[index])).send().await;
+    let answer = client
+        .indices()
+        .get_settings(IndicesGetSettingsParts::Index(&[index]))
+        .send()
+        .await;
     let found = body("read the index settings", answer).await?;
     let actual = &found[index]["settings"]["index"];
     let wanted = spec.changeable_settings();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let same = wanted.as_object().is_none_or(|settings| {
-        settings.iter().all(|(name, value)| actual.get(name).is_some_and(|found| text(found) == text(value)))
+        settings
+            .iter()
+            .all(|(name, value)| actual.get(name).is_some_and(|found| text(found) == text(value)))
     });
     if !same {
         let parts = IndicesPutSettingsParts::Index(&[index]);
-        let answer = client.indices().put_settings(parts).body(json!({"index": wanted})).send().await;
+        let answer = client
+            .indices()
+            .put_settings(parts)
+            .body(json!({"index": wanted}))
+            .send()
+            .await;
         body("write the index settings", answer).await?;
     }
     Ok(())
@@ -214,12 +270,18 @@ mod tests {
     #[test]
     fn the_hash_follows_the_mapping_and_not_the_order_of_its_fields() {
         let mut one = IndexSpec::new("orders");
-        one.properties.insert("note".into(), json!({"type": "text", "index": false}));
+        one.properties
+            .insert("note".into(), json!({"type": "text", "index": false}));
         let mut two = IndexSpec::new("orders");
-        two.properties.insert("note".into(), json!({"index": false, "type": "text"}));
+        two.properties
+            .insert("note".into(), json!({"index": false, "type": "text"}));
         assert_eq!(one.hash(), two.hash());
         assert_ne!(one.hash(), IndexSpec::new("orders").hash());
         two.replicas = 2;
-        assert_eq!(one.hash(), two.hash(), "replicas can change while the index lives");
+        assert_eq!(
+            one.hash(),
+            two.hash(),
+            "replicas can change while the index lives"
+        );
     }
 }

@@ -51,16 +51,26 @@ impl KafkaConfig {
         let bootstrap_servers = env.text("KAFKA_BOOTSTRAP_SERVERS", "host:port[,host:port…]");
         let topic_prefix = env.optional_text("KAFKA_TOPIC_PREFIX").unwrap_or_default();
         let accepted = "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL";
-        let (tls, sasl) = env.parsed("KAFKA_SECURITY_PROTOCOL", (false, false), accepted, |value| match value {
-            "PLAINTEXT" => Some((false, false)),
-            "SSL" => Some((true, false)),
-            "SASL_PLAINTEXT" => Some((false, true)),
-            "SASL_SSL" => Some((true, true)),
-            _ => None,
-        })?;
+        let (tls, sasl) = env.parsed(
+            "KAFKA_SECURITY_PROTOCOL",
+            (false, false),
+            accepted,
+            |value| match value {
+                "PLAINTEXT" => Some((false, false)),
+                "SSL" => Some((true, false)),
+                "SASL_PLAINTEXT" => Some((false, true)),
+                "SASL_SSL" => Some((true, true)),
+                _ => None,
+            },
+        )?;
         let tls = if tls { Some(Tls::from_env(env)) } else { None };
         let sasl = if sasl { Some(Sasl::from_env(env)?) } else { None };
-        Some(Self { bootstrap_servers: bootstrap_servers?, topic_prefix, tls, sasl })
+        Some(Self {
+            bootstrap_servers: bootstrap_servers?,
+            topic_prefix,
+            tls,
+            sasl,
+        })
     }
 
     /// The full name of a topic.
@@ -73,10 +83,16 @@ impl KafkaConfig {
     #[must_use]
     pub fn client(&self, client_id: &str) -> ClientConfig {
         let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", client_id);
+        client
+            .set("bootstrap.servers", &self.bootstrap_servers)
+            .set("client.id", client_id);
         // A broker that comes back is found again soon.
-        client.set("reconnect.backoff.ms", "100").set("reconnect.backoff.max.ms", "2000");
-        client.set("socket.keepalive.enable", "true").set("log.connection.close", "false");
+        client
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "2000");
+        client
+            .set("socket.keepalive.enable", "true")
+            .set("log.connection.close", "false");
         let protocol = match (&self.tls, &self.sasl) {
             (None, None) => "plaintext",
             (Some(_), None) => "ssl",
@@ -85,10 +101,20 @@ impl KafkaConfig {
         };
         client.set("security.protocol", protocol);
         if let Some(tls) = &self.tls {
-            let (certificate, key) = tls.certificate.as_ref().map(|(certificate, key)| (certificate, key)).unzip();
-            for (setting, pem) in [("ssl.ca", tls.ca.as_ref()), ("ssl.certificate", certificate), ("ssl.key", key)] {
+            let (certificate, key) = tls
+                .certificate
+                .as_ref()
+                .map(|(certificate, key)| (certificate, key))
+                .unzip();
+            for (setting, pem) in [
+                ("ssl.ca", tls.ca.as_ref()),
+                ("ssl.certificate", certificate),
+                ("ssl.key", key),
+            ] {
                 match pem {
-                    Some(Pem::File(path)) => client.set(format!("{setting}.location"), path.to_string_lossy()),
+                    Some(Pem::File(path)) => {
+                        client.set(format!("{setting}.location"), path.to_string_lossy())
+                    }
                     Some(Pem::Text(text)) => client.set(format!("{setting}.pem"), text.expose_secret()),
                     None => &mut client,
                 };
@@ -112,18 +138,28 @@ impl Tls {
         if certificate.is_some() != key.is_some() {
             env.problem("KAFKA_CERTIFICATE_FILE and KAFKA_KEY_FILE go together; only one is set");
         }
-        Self { ca, certificate: certificate.map(Pem::File).zip(key.map(Pem::File)) }
+        Self {
+            ca,
+            certificate: certificate.map(Pem::File).zip(key.map(Pem::File)),
+        }
     }
 }
 
 impl Sasl {
     fn from_env(env: &mut Env) -> Option<Self> {
         let accepted = MECHANISMS.join(", ");
-        let mechanism = env.parsed("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512".to_owned(), &accepted, |value| {
-            MECHANISMS.contains(&value).then(|| value.to_owned())
-        });
+        let mechanism = env.parsed(
+            "KAFKA_SASL_MECHANISM",
+            "SCRAM-SHA-512".to_owned(),
+            &accepted,
+            |value| MECHANISMS.contains(&value).then(|| value.to_owned()),
+        );
         let username = env.text("KAFKA_SASL_USERNAME", "the SASL user's name");
         let password = env.secret("KAFKA_SASL_PASSWORD", "the SASL user's password");
-        Some(Self { mechanism: mechanism?, username: username?, password: password? })
+        Some(Self {
+            mechanism: mechanism?,
+            username: username?,
+            password: password?,
+        })
     }
 }

@@ -49,7 +49,10 @@ impl PostgresConfig {
             // The value is a secret, so the message does not repeat it.
             env.problem(format!("DATABASE_URL is not usable; it takes {ACCEPTED}"));
         }
-        Some(Self { options: options?, pool_size: pool_size? })
+        Some(Self {
+            options: options?,
+            pool_size: pool_size?,
+        })
     }
 
     /// A pool that connects when first used. Waiting for a connection ends after 3 s.
@@ -86,9 +89,14 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<(), MigrateError> {
 }
 
 async fn create_database(options: &PgConnectOptions) -> Result<(), MigrateError> {
-    let name = options.get_database().unwrap_or(options.get_username()).to_owned();
+    let name = options
+        .get_database()
+        .unwrap_or(options.get_username())
+        .to_owned();
     let maintenance = options.clone().database("postgres");
-    let mut connection = PgConnection::connect_with(&maintenance).await.map_err(MigrateError::Connect)?;
+    let mut connection = PgConnection::connect_with(&maintenance)
+        .await
+        .map_err(MigrateError::Connect)?;
     let statement = format!("create database \"{}\"", name.replace('"', "\"\""));
     match connection.execute(sqlx::AssertSqlSafe(statement)).await {
         // Another replica was faster.
@@ -101,16 +109,24 @@ async fn create_database(options: &PgConnectOptions) -> Result<(), MigrateError>
 /// The version of the schema as this program knows it.
 #[must_use]
 pub fn latest_version() -> i64 {
-    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+    MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0)
 }
 
 /// The version of the schema that the database has; 0 where it has none.
 pub async fn schema_version(pool: &PgPool) -> Result<i64, sqlx::Error> {
-    let known: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(pool).await?;
+    let known: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(pool)
+        .await?;
     if !known {
         return Ok(0);
     }
-    sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations where success").fetch_one(pool).await
+    sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations where success")
+        .fetch_one(pool)
+        .await
 }
 
 /// Removes everything the migrations made, and with it every order.
@@ -140,13 +156,19 @@ pub fn is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::Protocol(_) => true,
         // 08: connection, 25006: a standby, 40: deadlock and the like, 53: out of resources, 57: cancelled, starting or
         // stopping. https://www.postgresql.org/docs/current/errcodes-appendix.html
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code == "25006" || ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))),
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code == "25006"
+                || ["08", "40", "53", "57"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+        }),
         _ => false,
     }
 }
 
 fn has_code(error: &sqlx::Error, code: &str) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|found| found == code)
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|found| found == code)
 }

@@ -20,13 +20,18 @@ impl RedisConfig {
     /// From a URI; `None` where it is not one.
     #[must_use]
     pub fn new(url: &SecretString, key_prefix: impl Into<String>) -> Option<Self> {
-        Some(Self { client: redis::Client::open(url.expose_secret()).ok()?, key_prefix: key_prefix.into() })
+        Some(Self {
+            client: redis::Client::open(url.expose_secret()).ok()?,
+            key_prefix: key_prefix.into(),
+        })
     }
 
     /// Reads `REDIS_URL` (or `REDIS_URL_FILE`) and `REDIS_KEY_PREFIX`.
     pub fn from_env(env: &mut Env) -> Option<Self> {
         let url = env.secret("REDIS_URL", ACCEPTED);
-        let key_prefix = env.optional_text("REDIS_KEY_PREFIX").unwrap_or_else(|| "commerce:".to_owned());
+        let key_prefix = env
+            .optional_text("REDIS_KEY_PREFIX")
+            .unwrap_or_else(|| "commerce:".to_owned());
         let config = Self::new(&url?, key_prefix);
         if config.is_none() {
             // The value is a secret, so the message does not repeat it.

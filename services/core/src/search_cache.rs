@@ -38,7 +38,13 @@ pub async fn invalidate<'a>(
     let generation = new_generation();
     let mut writes = redis::pipe();
     for user in users.into_iter().map(Some).chain([None]) {
-        writes.set_ex(generation_key(prefix, user), &generation, GENERATION_TTL.as_secs()).ignore();
+        writes
+            .set_ex(
+                generation_key(prefix, user),
+                &generation,
+                GENERATION_TTL.as_secs(),
+            )
+            .ignore();
     }
     writes.query_async(connection).await
 }

@@ -24,7 +24,10 @@ impl LogConfig {
             "text" => Some(false),
             _ => None,
         });
-        Some(Self { filter: filter?, json: json? })
+        Some(Self {
+            filter: filter?,
+            json: json?,
+        })
     }
 }
 
@@ -36,7 +39,11 @@ pub fn init(config: &LogConfig) {
         .with_span_events(FmtSpan::NONE);
     // An error here means that logging is set up already, which tests do.
     let _ = if config.json {
-        logs.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        logs.json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .try_init()
     } else {
         logs.try_init()
     };

@@ -44,7 +44,12 @@ pub enum Error {
 pub fn names(kafka: &KafkaConfig) -> Vec<String> {
     EventType::ALL
         .iter()
-        .flat_map(|event| [kafka.topic(event.topic()), dead_letters(&kafka.topic(event.topic()))])
+        .flat_map(|event| {
+            [
+                kafka.topic(event.topic()),
+                dead_letters(&kafka.topic(event.topic())),
+            ]
+        })
         .collect()
 }
 
@@ -59,7 +64,9 @@ pub fn dead_letters(topic: &str) -> String {
 pub async fn ensure(kafka: &KafkaConfig, spec: &TopicSpec) -> Result<Vec<TopicState>, Error> {
     let admin = admin(kafka)?;
     let found = partitions(kafka).await?;
-    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    let options = AdminOptions::new()
+        .operation_timeout(Some(TIMEOUT))
+        .request_timeout(Some(TIMEOUT));
     let mut states = Vec::new();
     for name in names(kafka) {
         let action = |what: &str| format!("{what} the topic {name}");
@@ -72,16 +79,32 @@ pub async fn ensure(kafka: &KafkaConfig, spec: &TopicSpec) -> Result<Vec<TopicSt
                     topic = topic.set(key, value);
                 }
                 let results = admin.create_topics([&topic], &options).await;
-                (wanted, settle(action("creating"), results, RDKafkaErrorCode::TopicAlreadyExists)?)
+                (
+                    wanted,
+                    settle(action("creating"), results, RDKafkaErrorCode::TopicAlreadyExists)?,
+                )
             }
             Some(&partitions) if partitions < wanted => {
                 let count = usize::try_from(wanted).unwrap_or_default();
-                let results = admin.create_partitions([&NewPartitions::new(&name, count)], &options).await;
-                (wanted, settle(action("adding partitions to"), results, RDKafkaErrorCode::InvalidPartitions)?)
+                let results = admin
+                    .create_partitions([&NewPartitions::new(&name, count)], &options)
+                    .await;
+                (
+                    wanted,
+                    settle(
+                        action("adding partitions to"),
+                        results,
+                        RDKafkaErrorCode::InvalidPartitions,
+                    )?,
+                )
             }
             Some(&partitions) => (partitions, false),
         };
-        states.push(TopicState { name, partitions, changed });
+        states.push(TopicState {
+            name,
+            partitions,
+            changed,
+        });
     }
     Ok(states)
 }
@@ -90,16 +113,26 @@ pub async fn ensure(kafka: &KafkaConfig, spec: &TopicSpec) -> Result<Vec<TopicSt
 pub async fn delete(kafka: &KafkaConfig) -> Result<(), Error> {
     let names = names(kafka);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    let options = AdminOptions::new()
+        .operation_timeout(Some(TIMEOUT))
+        .request_timeout(Some(TIMEOUT));
     let action = || format!("deleting the topics {}", names.join(", "));
     let results = admin(kafka)?
         .delete_topics(&names, &options)
         .await
-        .map_err(|source| Error::Kafka { action: action(), source })?;
+        .map_err(|source| Error::Kafka {
+            action: action(),
+            source,
+        })?;
     for result in results {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
-            Err((name, code)) => return Err(Error::Refused { action: format!("deleting the topic {name}"), code }),
+            Err((name, code)) => {
+                return Err(Error::Refused {
+                    action: format!("deleting the topic {name}"),
+                    code,
+                });
+            }
         }
     }
     Ok(())
@@ -108,21 +141,39 @@ pub async fn delete(kafka: &KafkaConfig) -> Result<(), Error> {
 /// The topics that exist on the cluster, with the number of their partitions. Also tells that Kafka can be reached.
 pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Error> {
     let admin = admin(kafka)?;
-    let read = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, Duration::from_secs(5)));
+    let read =
+        tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, Duration::from_secs(5)));
     let action = || "reading the topics from Kafka".to_owned();
     let metadata = match read.await {
-        Ok(result) => result.map_err(|source| Error::Kafka { action: action(), source })?,
-        Err(_) => return Err(Error::Kafka { action: action(), source: KafkaError::Canceled }),
+        Ok(result) => result.map_err(|source| Error::Kafka {
+            action: action(),
+            source,
+        })?,
+        Err(_) => {
+            return Err(Error::Kafka {
+                action: action(),
+                source: KafkaError::Canceled,
+            });
+        }
     };
-    let count = |topic: &rdkafka::metadata::MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
-    Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
+    let count = |topic: &rdkafka::metadata::MetadataTopic| {
+        i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)
+    };
+    Ok(metadata
+        .topics()
+        .iter()
+        .map(|topic| (topic.name().to_owned(), count(topic)))
+        .collect())
 }
 
 fn admin(kafka: &KafkaConfig) -> Result<AdminClient<DefaultClientContext>, Error> {
     kafka
         .client("commerce-admin")
         .create()
-        .map_err(|source| Error::Kafka { action: "preparing the Kafka client".to_owned(), source })
+        .map_err(|source| Error::Kafka {
+            action: "preparing the Kafka client".to_owned(),
+            source,
+        })
 }
 
 /// Whether a single admin operation changed something; `settled` is the error that says it was done already.
