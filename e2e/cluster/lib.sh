@@ -120,6 +120,9 @@ watched() {
   die "$label failed with exit code $code" "all of its output is in $file"
 }
 
+# helm COMMAND...: Helm 4 says of each symbolic link in a chart that it follows it; charts link to what they share.
+helm() { command helm "$@" 2> >(grep -v 'found symbolic link' >&2); }
+
 # --- checks ---
 need_command() { command -v "$1" >/dev/null || die "$1 is not installed" "$2"; }
 
@@ -142,5 +145,11 @@ engine_answers() { timeout 20 docker version --format '{{.Server.Version}}' >/de
 
 has_image() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# pullable IMAGE: whether a registry offers it to this machine.
-pullable() { [ "$COMMERCE_BUILD" != always ] && timeout 15 docker manifest inspect "$1" >/dev/null 2>&1; }
+# pullable IMAGE: whether a registry offers it to this machine. One that lets us wait is not asked again for an hour.
+pullable() {
+  local silent=$STATE/silent-${1%%/*} code=0
+  [ "$COMMERCE_BUILD" != always ] && [ -z "$(find "$silent" -mmin -60 2>/dev/null || true)" ] || return 1
+  timeout 15 docker manifest inspect "$1" >/dev/null 2>&1 || code=$?
+  [ $code -ne 124 ] || touch "$silent"
+  return $code
+}
