@@ -15,6 +15,7 @@ const finished = new Counter('finished');
 export const options = {
   vus: 1,
   iterations: 1,
+  duration: '20s', // at most
   thresholds: {
     checks: ['rate==1'],
     finished: ['count==1'],
