@@ -1,6 +1,6 @@
 //! How to reach Kafka.
 
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel, error::KafkaError};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{Env, Pem};
@@ -30,6 +30,20 @@ pub struct Sasl {
     pub mechanism: String,
     pub username: String,
     pub password: SecretString,
+}
+
+/// A client context for which librdkafka's own words go to the debug log: what failed is said by whoever asked for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
 }
 
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];

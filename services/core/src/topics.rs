@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::{event::EventType, kafka::KafkaConfig};
+use crate::{
+    event::EventType,
+    kafka::{KafkaConfig, Quiet},
+};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -166,10 +168,10 @@ pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Er
         .collect())
 }
 
-fn admin(kafka: &KafkaConfig) -> Result<AdminClient<DefaultClientContext>, Error> {
+fn admin(kafka: &KafkaConfig) -> Result<AdminClient<Quiet>, Error> {
     kafka
         .client("commerce-admin")
-        .create()
+        .create_with_context(Quiet)
         .map_err(|source| Error::Kafka {
             action: "preparing the Kafka client".to_owned(),
             source,

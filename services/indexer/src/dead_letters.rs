@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use commerce_core::{admin::Gate, kafka::KafkaConfig, topics};
+use commerce_core::{
+    admin::Gate,
+    kafka::{KafkaConfig, Quiet},
+    topics,
+};
 use rdkafka::{
-    ClientContext, Message as _,
-    config::RDKafkaLogLevel,
+    Message as _,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, Headers as _, OwnedHeaders, OwnedMessage},
     producer::{FutureProducer, FutureRecord, Producer as _},
@@ -40,20 +43,6 @@ impl Reason {
 pub(crate) struct DeadLetters {
     producer: FutureProducer<Quiet>,
     gate: Gate,
-}
-
-/// librdkafka's own words go to the debug log: what failed is said by whoever asked for it.
-#[derive(Debug, Clone)]
-pub(crate) struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", facility, "{message}");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, "{reason}");
-    }
 }
 
 impl DeadLetters {
