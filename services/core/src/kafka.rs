@@ -1,6 +1,14 @@
 //! How to reach Kafka.
 
-use rdkafka::{ClientConfig, ClientContext, config::RDKafkaLogLevel, error::KafkaError};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use rdkafka::{ClientConfig, ClientContext, Statistics, config::RDKafkaLogLevel, error::KafkaError};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{Env, Pem};
@@ -43,6 +51,63 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+/// How often a watched client gives statistics.
+const STATISTICS: Duration = Duration::from_secs(5);
+
+/// Notices a client that will never connect again, by its statistics.
+///
+/// A broker that has just started may say for a moment that its cluster has no brokers. librdkafka (from 2.10 on, see
+/// <https://github.com/confluentinc/librdkafka/issues/5301>) then forgets them all, the configured ones included, and never
+/// asks again. Nothing but a new client helps. Clients of [`KafkaConfig::watched_client`] that live on report here.
+#[derive(Debug, Default)]
+pub struct Brokers {
+    /// So many statistics in a row named no broker.
+    absent: AtomicU32,
+}
+
+impl Brokers {
+    /// For the client context's `stats`.
+    pub fn observe(&self, statistics: &Statistics) {
+        let mut sources = statistics.brokers.values().map(|broker| broker.source.as_str());
+        if sources.any(|source| matches!(source, "configured" | "learned")) {
+            self.absent.store(0, Ordering::Relaxed);
+        } else {
+            self.absent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the client has forgotten all brokers. Once might be while they are exchanged.
+    #[must_use]
+    pub fn are_lost(&self) -> bool {
+        self.absent.load(Ordering::Relaxed) >= 2
+    }
+
+    /// Returns when the client has forgotten all brokers.
+    pub async fn lost(&self) {
+        while !self.are_lost() {
+            tokio::time::sleep(STATISTICS / 5).await;
+        }
+    }
+}
+
+/// [`Quiet`], with an eye on the brokers.
+#[derive(Debug, Clone, Default)]
+pub struct Watched(pub Arc<Brokers>);
+
+impl ClientContext for Watched {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.0.observe(&statistics);
     }
 }
 
@@ -91,6 +156,14 @@ impl KafkaConfig {
     #[must_use]
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.topic_prefix)
+    }
+
+    /// The same as [`client`](Self::client), with the statistics that [`Brokers`] looks at.
+    #[must_use]
+    pub fn watched_client(&self, client_id: &str) -> ClientConfig {
+        let mut client = self.client(client_id);
+        client.set("statistics.interval.ms", STATISTICS.as_millis().to_string());
+        client
     }
 
     /// A client configuration with address and credentials set; `client_id` names this client in the brokers' logs.
@@ -175,5 +248,39 @@ impl Sasl {
             username: username?,
             password: password?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics::Broker;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_lost_when_it_has_named_no_broker_twice() {
+        let statistics = |sources: &[&str]| Statistics {
+            brokers: sources
+                .iter()
+                .map(|source| {
+                    let source = (*source).to_owned();
+                    (
+                        source.clone(),
+                        Broker {
+                            source,
+                            ..Broker::default()
+                        },
+                    )
+                })
+                .collect(),
+            ..Statistics::default()
+        };
+        let brokers = Brokers::default();
+        brokers.observe(&statistics(&["internal", "logical"]));
+        brokers.observe(&statistics(&["internal", "learned"]));
+        brokers.observe(&statistics(&["internal"]));
+        assert!(!brokers.are_lost());
+        brokers.observe(&statistics(&["internal", "logical"]));
+        assert!(brokers.are_lost());
     }
 }

@@ -1,10 +1,10 @@
 //! The dead-letter topics: where events go that can never be indexed, with the reason and where they came from.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use commerce_core::{
     admin::Gate,
-    kafka::{KafkaConfig, Quiet},
+    kafka::{Brokers, KafkaConfig, Watched},
     topics,
 };
 use rdkafka::{
@@ -41,13 +41,14 @@ impl Reason {
 /// Writes dead letters. Clones share the producer.
 #[derive(Clone)]
 pub(crate) struct DeadLetters {
-    producer: FutureProducer<Quiet>,
+    producer: FutureProducer<Watched>,
+    brokers: Arc<Brokers>,
     gate: Gate,
 }
 
 impl DeadLetters {
     pub(crate) fn new(config: &KafkaConfig, gate: Gate) -> Result<Self, KafkaError> {
-        let mut client = config.client("commerce-indexer-dead-letters");
+        let mut client = config.watched_client("commerce-indexer-dead-letters");
         client
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -58,10 +59,17 @@ impl DeadLetters {
         client
             .set("compression.type", "lz4")
             .set("message.max.bytes", "67108864");
+        let brokers = Arc::<Brokers>::default();
         Ok(Self {
-            producer: client.create_with_context(Quiet)?,
+            producer: client.create_with_context(Watched(Arc::clone(&brokers)))?,
+            brokers,
             gate,
         })
+    }
+
+    /// Returns when Kafka can never be reached again by this client.
+    pub(crate) async fn lost(&self) {
+        self.brokers.lost().await;
     }
 
     /// Those of these topics that do not exist.

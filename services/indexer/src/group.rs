@@ -6,9 +6,12 @@
 
 use std::sync::Arc;
 
-use commerce_core::{event::EventType, kafka::KafkaConfig};
+use commerce_core::{
+    event::EventType,
+    kafka::{Brokers, KafkaConfig},
+};
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
+    ClientContext, Offset, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, StreamConsumer},
     error::{KafkaError, KafkaResult},
@@ -31,6 +34,7 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) struct GroupContext {
     changes: mpsc::UnboundedSender<Change>,
+    brokers: Arc<Brokers>,
 }
 
 /// A member of the consumer group. It leaves when it is dropped, which blocks for a moment.
@@ -39,13 +43,15 @@ pub(crate) struct Group {
     pub(crate) changes: mpsc::UnboundedReceiver<Change>,
     /// Asked for by [`Change::Revoke`] and not carried out yet.
     revoking: Vec<Partition>,
+    pub(crate) brokers: Arc<Brokers>,
 }
 
 impl Group {
     /// Joins the group.
     pub(crate) fn join(kafka: &KafkaConfig, group_id: &str) -> KafkaResult<Self> {
         let (sender, changes) = mpsc::unbounded_channel();
-        let mut client = kafka.client("commerce-indexer");
+        let brokers = Arc::<Brokers>::default();
+        let mut client = kafka.watched_client("commerce-indexer");
         client
             .set("group.id", group_id)
             .set("partition.assignment.strategy", "cooperative-sticky")
@@ -63,13 +69,17 @@ impl Group {
             .set("fetch.max.bytes", "8388608")
             // With the queue full, librdkafka would else pause fetching for a whole second.
             .set("fetch.queue.backoff.ms", "10");
-        let consumer: GroupConsumer = client.create_with_context(GroupContext { changes: sender })?;
+        let consumer: GroupConsumer = client.create_with_context(GroupContext {
+            changes: sender,
+            brokers: Arc::clone(&brokers),
+        })?;
         let topics = EventType::ALL.map(|event| kafka.topic(event.topic()));
         consumer.subscribe(&topics.each_ref().map(String::as_str))?;
         Ok(Self {
             consumer: Arc::new(consumer),
             changes,
             revoking: Vec::new(),
+            brokers,
         })
     }
 
@@ -151,6 +161,10 @@ impl ClientContext for GroupContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.brokers.observe(&statistics);
     }
 }
 

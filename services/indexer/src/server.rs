@@ -1,6 +1,6 @@
 //! Puts the parts together and runs them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use commerce_core::{
     admin::{AdminServer, Gate, Need, Readiness},
@@ -46,6 +46,8 @@ pub enum Error {
     Redis(#[from] RedisError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    #[error("the Kafka client has lost all brokers and can't find them again by itself; a new start can")]
+    BrokersLost,
 }
 
 /// An indexer whose admin port is open.
@@ -128,6 +130,7 @@ impl Indexer {
         };
         tokio::select! {
             reached = stores => reached?,
+            () = dead_letters.lost() => return Err(Error::BrokersLost),
             () = stop.cancelled() => return Ok(()),
         }
 
@@ -138,6 +141,7 @@ impl Indexer {
             metrics.clone(),
             gates.elasticsearch.clone(),
         )?;
+        let letters = dead_letters.clone();
         let writer = Writer {
             bulk: BulkClient::new(&config.elasticsearch)?,
             dead_letters,
@@ -150,9 +154,12 @@ impl Indexer {
 
         let group = Group::join(&config.kafka, &config.group_id)?;
         tasks.spawn(lag.watch(group.consumer.clone(), metrics, gates.kafka, stop.clone()));
-        Pipeline::new(config.bulk, group, writer, written)
-            .run(settled, stop)
-            .await?;
+        let brokers = Arc::clone(&group.brokers);
+        tokio::select! {
+            ended = Pipeline::new(config.bulk, group, writer, written).run(settled, stop) => ended?,
+            () = brokers.lost() => return Err(Error::BrokersLost),
+            () = letters.lost() => return Err(Error::BrokersLost),
+        }
         tracing::info!("drained");
         Ok(())
     }

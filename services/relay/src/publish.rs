@@ -10,9 +10,12 @@ use std::{
 };
 
 use chrono::SecondsFormat;
-use commerce_core::{event::header, kafka::KafkaConfig};
+use commerce_core::{
+    event::header,
+    kafka::{Brokers, KafkaConfig},
+};
 use rdkafka::{
-    ClientContext, Message as _,
+    ClientContext, Message as _, Statistics,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
@@ -54,12 +57,13 @@ struct Outcomes {
     deliveries: Mutex<Vec<Delivery>>,
     problem: Mutex<Option<String>>,
     news: Notify,
+    brokers: Brokers,
 }
 
 impl Producer {
     /// Connects in the background.
     pub fn new(kafka: &KafkaConfig, batch_size: usize) -> Result<Self, Error> {
-        let mut client = kafka.client("commerce-relay");
+        let mut client = kafka.watched_client("commerce-relay");
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -139,6 +143,13 @@ impl Producer {
             .and_then(|outcomes| lock(&outcomes.problem).clone())
     }
 
+    /// Whether this producer will never reach Kafka again, and only a new one can.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.outcomes()
+            .is_some_and(|outcomes| outcomes.brokers.are_lost())
+    }
+
     /// Forgets what the client complained about.
     pub fn forget_problem(&self) {
         if let Some(outcomes) = self.outcomes() {
@@ -193,6 +204,10 @@ impl ClientContext for Outcomes {
             .rdkafka_error_code()
             .map_or_else(|| error.to_string(), |code| code.to_string());
         *lock(&self.problem) = Some(code);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.brokers.observe(&statistics);
     }
 }
 

@@ -435,6 +435,9 @@ impl<'a> Pump<'a> {
         self.clock = (pulse.now, Instant::now());
         self.last_id = pulse.last_id;
         self.parked = u64::try_from(pulse.parked).unwrap_or_default();
+        if self.producer.is_lost() {
+            return Err(Error::Kafka("the client has lost all brokers".to_owned()));
+        }
         if self.under_way() > 0 && self.last_progress.elapsed() > STALLED {
             observe(Flow::Stalled(self.producer.problem().as_deref()));
             // A statement that nobody takes rows from would stay open for as long as Kafka is away.
