@@ -54,7 +54,7 @@ images: ## makes the images, and copies them into the cluster
 	@$(cluster)/images && $(cluster)/load
 
 .PHONY: clean-cache
-clean-cache: ## removes everything that was built outside the repository (about 20 GB)
+clean-cache: ## removes everything that was built outside the repository (up to 40 GB)
 	@$(cluster)/clean-cache
 
 .PHONY: k6-smoke k6-load k6-report
