@@ -1,13 +1,11 @@
 //! The stores inside the cluster, asked directly: what really is in PostgreSQL, Kafka and Elasticsearch.
 //!
-//! Each question goes through a `kubectl port-forward` of its own, so that it works with any image of a store and after
-//! any restart of its pod.
+//! Each question goes through a `kubectl port-forward` or `exec` of its own, so that it works after any restart of a pod.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use commerce_core::{kafka::KafkaConfig, topics};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -78,13 +76,15 @@ pub async fn drop_database(cluster: &Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The topics of the cluster's Kafka, with the number of their partitions.
-pub async fn kafka_topics(cluster: &Cluster) -> Result<BTreeMap<String, i32>> {
-    let forward = Forward::to(cluster, "stores-kafka", 9092).await?;
-    let kafka = KafkaConfig::plaintext(format!("127.0.0.1:{}", forward.port), "");
-    topics::partitions(&kafka)
-        .await
-        .context("asking the cluster's Kafka")
+/// The topics of the cluster's Kafka. A client outside would be led on to the address that the broker advertises, which
+/// only the cluster knows: so Kafka's own tool asks, in its pod.
+pub async fn kafka_topics(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let tool = "/opt/kafka/bin/kafka-topics.sh";
+    let asked = ["--bootstrap-server", "localhost:9092", "--list"];
+    let mut arguments = vec!["exec", "-n", NAMESPACE, "statefulset/stores-kafka", "--", tool];
+    arguments.extend(asked);
+    let printed = cluster.environment.kubectl(&arguments).await?;
+    Ok(printed.lines().map(str::to_owned).collect())
 }
 
 /// What Elasticsearch answers to `GET <path>`; `None` for 404.

@@ -103,7 +103,7 @@ impl Tenant {
     pub async fn topics(&self) -> Result<Vec<String>> {
         let all = stores::kafka_topics(&self.pipeline.cluster).await?;
         Ok(all
-            .into_keys()
+            .into_iter()
             .filter(|topic| topic.starts_with(&format!("{}.", self.id)))
             .collect())
     }
