@@ -23,12 +23,48 @@ pub struct Config {
     pub postgres: PostgresConfig,
     pub elasticsearch: ElasticsearchConfig,
     pub redis: RedisConfig,
+    pub group_commit: GroupCommit,
     /// How long Redis remembers which order a key led to. PostgreSQL knows for as long as the order exists.
     pub idempotency_ttl: Duration,
     /// How long a search answer is cached, at most.
     pub search_cache_ttl: Duration,
     /// How long to wait for Redis before going on without it; 50 ms except in tests.
     pub cache_budget: Duration,
+}
+
+/// How orders that come at the same time share transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupCommit {
+    /// Orders that share one at most; 1 gives each its own.
+    pub max_orders: usize,
+    /// Transactions under way at once, each on a connection beside those of the pool.
+    pub connections: usize,
+    /// Orders that wait at most; further ones are refused with 503.
+    pub queue: usize,
+}
+
+impl Default for GroupCommit {
+    fn default() -> Self {
+        Self {
+            max_orders: 256,
+            connections: 2,
+            queue: 4096,
+        }
+    }
+}
+
+impl GroupCommit {
+    fn from_env(env: &mut Env) -> Option<Self> {
+        let default = Self::default();
+        let max_orders = env.number("GROUP_COMMIT_MAX_ORDERS", default.max_orders, 1, 10_000);
+        let connections = env.number("GROUP_COMMIT_CONNECTIONS", default.connections, 1, 1_000);
+        let queue = env.number("GROUP_COMMIT_QUEUE", default.queue, 1, 1_000_000);
+        Some(Self {
+            max_orders: max_orders?,
+            connections: connections?,
+            queue: queue?,
+        })
+    }
 }
 
 impl Config {
@@ -41,6 +77,7 @@ impl Config {
         let postgres = PostgresConfig::from_env(&mut env);
         let elasticsearch = ElasticsearchConfig::from_env(&mut env);
         let redis = RedisConfig::from_env(&mut env);
+        let group_commit = GroupCommit::from_env(&mut env);
         let idempotency_ttl = env.duration("IDEMPOTENCY_TTL", Duration::from_hours(24));
         let search_cache_ttl = env.duration("SEARCH_CACHE_TTL", Duration::from_secs(30));
         if search_cache_ttl.is_some_and(|ttl| ttl > LONGEST_SEARCH_CACHE_TTL) {
@@ -53,6 +90,7 @@ impl Config {
                 postgres: postgres?,
                 elasticsearch: elasticsearch?,
                 redis: redis?,
+                group_commit: group_commit?,
                 idempotency_ttl: idempotency_ttl?,
                 search_cache_ttl: search_cache_ttl?,
                 cache_budget: CACHE_BUDGET,

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::{Registry, Unit},
 };
 
@@ -128,5 +133,79 @@ impl Metrics {
             status,
         };
         self.latency.get_or_create(&labels).observe(latency.as_secs_f64());
+    }
+}
+
+/// What group commit does. Handles; clones share them.
+#[derive(Debug, Clone)]
+pub struct IntakeMetrics {
+    queued: Gauge,
+    refused: Counter,
+    orders: Histogram,
+    wait: Histogram,
+    commit: Histogram,
+}
+
+impl IntakeMetrics {
+    /// Registers all of them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            queued: Gauge::default(),
+            refused: Counter::default(),
+            orders: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
+            wait: Histogram::new(LATENCY_BUCKETS),
+            commit: Histogram::new(LATENCY_BUCKETS),
+        };
+        let help = "Orders that waited for a transaction when the last one was begun";
+        registry.register(
+            "commerce_group_commit_queued_orders",
+            help,
+            metrics.queued.clone(),
+        );
+        let help = "Orders refused because too many were waiting";
+        registry.register(
+            "commerce_group_commit_refused_orders",
+            help,
+            metrics.refused.clone(),
+        );
+        let help = "Orders that shared a transaction";
+        registry.register("commerce_group_commit_orders", help, metrics.orders.clone());
+        let help = "Time from an order's arrival to the beginning of its transaction";
+        registry.register_with_unit(
+            "commerce_group_commit_wait",
+            help,
+            Unit::Seconds,
+            metrics.wait.clone(),
+        );
+        let help = "Time from the beginning of a transaction to its commit";
+        registry.register_with_unit(
+            "commerce_group_commit_duration",
+            help,
+            Unit::Seconds,
+            metrics.commit.clone(),
+        );
+        metrics
+    }
+
+    /// So many orders are waiting for the next transaction.
+    pub fn queued(&self, orders: usize) {
+        self.queued.set(i64::try_from(orders).unwrap_or(i64::MAX));
+    }
+
+    /// An order found the queue full.
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+
+    /// An order's turn has come.
+    pub fn waited(&self, wait: Duration) {
+        self.wait.observe(wait.as_secs_f64());
+    }
+
+    /// A transaction has ended.
+    #[allow(clippy::cast_precision_loss, reason = "batches are small")]
+    pub fn settled(&self, orders: usize, duration: Duration) {
+        self.orders.observe(orders as f64);
+        self.commit.observe(duration.as_secs_f64());
     }
 }

@@ -6,8 +6,8 @@
 //! - what it speaks of is not there: [`Problem::unknown`];
 //! - it is fine but the state of things is against it: [`Problem::out_of_stock`], [`Problem::key_reused`];
 //! - a store is away, overloaded or slow: [`Problem::unavailable`], [`Problem::timed_out`]; both log the cause, which the
-//!   caller never sees;
-//! - it is our fault: [`Problem::internal`], which logs the cause, too.
+//!   caller never sees; [`Problem::try_again`] where that was done already;
+//! - it is our fault: [`Problem::internal`], which logs the cause, too; [`Problem::our_fault`] where that was done already.
 //!
 //! A problem is only complete with the request's correlation id, which `http::middleware` adds on the way out; that is why
 //! [`Problem::into_response`] leaves the body to it.
@@ -178,6 +178,11 @@ impl Problem {
     /// 503: `what` (seen by the caller) can't be done now because of `cause` (logged).
     pub fn unavailable(what: &str, cause: &dyn Display) -> Self {
         tracing::warn!(%cause, "{what} not possible now");
+        Self::try_again(what)
+    }
+
+    /// 503: `what` can't be done now, for a reason that has been logged or counted.
+    pub fn try_again(what: &str) -> Self {
         let detail = format!("{what} is not possible now; try again soon");
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -197,6 +202,11 @@ impl Problem {
     /// 500: `what` failed because of `cause` (logged).
     pub fn internal(what: &str, cause: &dyn Display) -> Self {
         tracing::error!(%cause, "{what} failed");
+        Self::our_fault()
+    }
+
+    /// 500, for a reason that has been logged.
+    pub fn our_fault() -> Self {
         let detail = "this is our fault; the log has more under the correlation id";
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,

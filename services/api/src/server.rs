@@ -17,7 +17,7 @@ use crate::{
     cache::Cache,
     config::Config,
     http,
-    metrics::Metrics,
+    metrics::{IntakeMetrics, Metrics},
     monitor::Monitor,
     openapi,
     orders::{intake::Intake, replay::Replays},
@@ -45,6 +45,7 @@ impl Server {
     pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
+        let intake_metrics = IntakeMetrics::new(&mut registry);
         let readiness = Readiness::default();
         let monitor = Monitor::new(&readiness);
         let pool = config.postgres.pool("commerce-api");
@@ -53,9 +54,11 @@ impl Server {
         let cache =
             Arc::new(Cache::new(&config.redis, config.cache_budget).context("preparing the Redis client")?);
         let wake = Wake::default();
+        let options = config.postgres.options.application_name("commerce-api");
+        let (intake, committers) = Intake::new(&options, config.group_commit, &wake, intake_metrics);
         let app = Arc::new(App {
             pool: pool.clone(),
-            intake: Intake::new(pool.clone(), wake.clone()),
+            intake,
             replays: Replays::new(cache.clone(), config.idempotency_ttl),
             search: Search::new(client.clone(), alias.clone(), cache, config.search_cache_ttl),
             metrics,
@@ -85,6 +88,11 @@ impl Server {
         let (watched, redis) = (app.clone(), config.redis);
         tasks.spawn(async move {
             monitor.run(watched, client, alias, redis, background).await;
+            Ok(())
+        });
+        let background = drained.clone();
+        tasks.spawn(async move {
+            committers.run(background).await;
             Ok(())
         });
         let background = drained.clone();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use commerce_api::{Config, Server, seed::seed};
+use commerce_api::{Config, Server, config::GroupCommit, seed::seed};
 use commerce_core::{
     elasticsearch::ElasticsearchConfig,
     index::{self, IndexSpec},
@@ -196,6 +196,7 @@ pub async fn config(database: &Database) -> Config {
             "orders",
         ),
         redis: shared().redis_config().await.unwrap(),
+        group_commit: GroupCommit::default(),
         idempotency_ttl: Duration::from_mins(1),
         search_cache_ttl: Duration::from_mins(1),
         // On a busy machine Redis must not pass for one that is away.

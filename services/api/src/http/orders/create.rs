@@ -21,7 +21,7 @@ use crate::{
     },
     metrics::OrderResult,
     openapi::{BadRequest, Refusals, StoreAway},
-    orders::{NewOrder, Outcome, Receipt},
+    orders::{NewOrder, Outcome, Receipt, intake::Refusal},
     problem::Problem,
     state::{App, Shared},
 };
@@ -152,7 +152,10 @@ async fn submit(app: &App, order: NewOrder) -> Result<(Receipt, bool), Problem> 
             .intake
             .submit(order.clone())
             .await
-            .map_err(|error| Problem::from_postgres(WHAT, &error))?,
+            .map_err(|refusal| match refusal {
+                Refusal::Busy | Refusal::Away => Problem::try_again(WHAT),
+                Refusal::Failed => Problem::our_fault(),
+            })?,
     };
     match outcome {
         Outcome::Placed(receipt) => Ok((receipt, false)),

@@ -1,0 +1,41 @@
+//! Measures parts of a pipeline against what they could be compared with: one run, one machine, the same stores.
+//!
+//! Each bench prints a table and puts it into docs/benchmarks.md, between the lines that name the bench.
+
+mod api;
+mod bare;
+mod cpu;
+mod pgbench;
+mod report;
+mod wrk;
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Result;
+use clap::Parser;
+
+/// How to measure.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+enum Bench {
+    /// Order intake against pgbench, and cached searches against a bare route.
+    Api {
+        /// How long each measurement takes.
+        #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+        duration: Duration,
+        /// Only these measurements, by a part of their names; nothing is written to docs/benchmarks.md then.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// The bare route that searches are compared with; run by `api`.
+    #[command(hide = true)]
+    Bare { address: SocketAddr },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Bench::parse() {
+        Bench::Api { duration, only } => api::run(duration, only.as_deref()).await,
+        Bench::Bare { address } => bare::serve(address).await,
+    }
+}
