@@ -156,7 +156,7 @@ impl IntakeMetrics {
             wait: Histogram::new(LATENCY_BUCKETS),
             commit: Histogram::new(LATENCY_BUCKETS),
         };
-        let help = "Orders that waited for a transaction when the last one was begun";
+        let help = "Orders that wait for a transaction";
         registry.register(
             "commerce_group_commit_queued_orders",
             help,
@@ -187,9 +187,14 @@ impl IntakeMetrics {
         metrics
     }
 
-    /// So many orders are waiting for the next transaction.
-    pub fn queued(&self, orders: usize) {
-        self.queued.set(i64::try_from(orders).unwrap_or(i64::MAX));
+    /// An order waits for a transaction.
+    pub fn queued(&self) {
+        self.queued.inc();
+    }
+
+    /// So many orders wait no longer.
+    pub fn taken(&self, orders: usize) {
+        self.queued.dec_by(i64::try_from(orders).unwrap_or(i64::MAX));
     }
 
     /// An order found the queue full.

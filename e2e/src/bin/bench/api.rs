@@ -1,6 +1,8 @@
 //! How fast orders are taken, and searches answered.
 
 use std::{
+    fmt::Write as _,
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
@@ -78,7 +80,7 @@ pub async fn run(duration: Duration, only: Option<&str>) -> Result<()> {
     bench.orders().await?;
     bench.searches().await?;
     let table = bench.table();
-    println!("{table}");
+    writeln!(std::io::stdout(), "{table}")?;
     if only.is_none() {
         report::write(repository, "bench-api", &table)?;
     }
@@ -173,12 +175,17 @@ impl Bench {
 
     /// Every measurement begins with tables that are empty and statistics that are fresh.
     async fn empty(&self) -> Result<()> {
-        let mut connection =
-            PgConnection::connect(&self.postgres.admin_url().replace("/postgres", "/commerce")).await?;
-        connection
-            .execute("truncate orders, outbox_log; vacuum analyze skus; checkpoint")
-            .await
-            .context("emptying the tables")?;
+        let url = self.postgres.admin_url();
+        let server = url
+            .strip_suffix("postgres")
+            .context("the URL names another database")?;
+        let mut connection = PgConnection::connect(&format!("{server}commerce")).await?;
+        for statement in ["truncate orders, outbox_log", "vacuum analyze skus", "checkpoint"] {
+            connection
+                .execute(statement)
+                .await
+                .with_context(|| format!("running {statement}"))?;
+        }
         Ok(())
     }
 
@@ -275,8 +282,9 @@ impl Bench {
             let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
             let [postgres, program, generator] =
                 row.cpu.map(|time| format!("{:.0} µs", time.as_secs_f64() * 1e6));
-            table += &format!(
-                "| {} | {:.0} | {} | {} | {postgres} | {program} | {generator} |\n",
+            let _ = writeln!(
+                table,
+                "| {} | {:.0} | {} | {} | {postgres} | {program} | {generator} |",
                 row.name,
                 row.rate,
                 milliseconds(row.p50),

@@ -76,7 +76,7 @@ fn duration(ticks: u64) -> Duration {
     Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }
 
-/// The fields of proc_pid_stat(5) from the third on; before it is a name in parentheses that may hold anything.
+/// The fields of `proc_pid_stat(5)` from the third on; before it is a name in parentheses that may hold anything.
 fn fields(text: &str) -> Option<Vec<&str>> {
     Some(text.rsplit_once(')')?.1.split_whitespace().collect())
 }

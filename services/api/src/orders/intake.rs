@@ -17,7 +17,11 @@ use commerce_core::postgres;
 use futures::future::join_all;
 use sqlx::{Connection as _, PgConnection, error::DatabaseError, postgres::PgConnectOptions};
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{
+        Mutex,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -116,13 +120,16 @@ impl Intake {
             answer,
             since: Instant::now(),
         };
-        match self.queue.try_send(waiting) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.metrics.refused();
-                return Err(Refusal::Busy);
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Refusal::Away),
+        self.metrics.queued();
+        if let Err(error) = self.queue.try_send(waiting) {
+            self.metrics.taken(1);
+            return match error {
+                TrySendError::Full(_) => {
+                    self.metrics.refused();
+                    Err(Refusal::Busy)
+                }
+                TrySendError::Closed(_) => Err(Refusal::Away),
+            };
         }
         // The committer drops the sender only when it is stopped itself.
         outcome.await.unwrap_or(Err(Refusal::Away))
@@ -146,8 +153,8 @@ impl Committer {
                 if queue.recv_many(&mut batch, self.max_orders).await == 0 {
                     return;
                 }
-                self.metrics.queued(queue.len());
             }
+            self.metrics.taken(batch.len());
             // Whoever has hung up meanwhile wants no order any more.
             batch.retain(|waiting| !waiting.answer.is_closed());
             if !batch.is_empty() {

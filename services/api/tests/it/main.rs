@@ -7,6 +7,7 @@
     reason = "a test that can't go on is to fail"
 )]
 
+mod group_commit;
 mod migrate;
 mod model;
 mod orders;
