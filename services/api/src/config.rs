@@ -37,8 +37,8 @@ pub struct Config {
 pub struct GroupCommit {
     /// Orders that share one at most; 1 gives each its own.
     pub max_orders: usize,
-    /// Transactions under way at once, each on a connection beside those of the pool.
-    pub connections: usize,
+    /// Transactions under way at once, each on a connection of its own; reads have what is left of the pool size.
+    pub connections: u32,
     /// Orders that wait at most; further ones are refused with 503.
     pub queue: usize,
 }
@@ -54,10 +54,18 @@ impl Default for GroupCommit {
 }
 
 impl GroupCommit {
-    fn from_env(env: &mut Env) -> Option<Self> {
+    /// `pool_size` is how many connections there may be in all.
+    fn from_env(env: &mut Env, pool_size: Option<u32>) -> Option<Self> {
         let default = Self::default();
+        let others = pool_size.unwrap_or(u32::MAX) - 1;
+        if others == 0 {
+            env.problem(
+                "DATABASE_POOL_SIZE is 1; it takes at least 2: one connection places orders, another reads",
+            );
+        }
+        let most = others.clamp(1, 1_000);
         let max_orders = env.number("GROUP_COMMIT_MAX_ORDERS", default.max_orders, 1, 10_000);
-        let connections = env.number("GROUP_COMMIT_CONNECTIONS", default.connections, 1, 1_000);
+        let connections = env.number("GROUP_COMMIT_CONNECTIONS", default.connections.min(most), 1, most);
         let queue = env.number("GROUP_COMMIT_QUEUE", default.queue, 1, 1_000_000);
         Some(Self {
             max_orders: max_orders?,
@@ -77,7 +85,8 @@ impl Config {
         let postgres = PostgresConfig::from_env(&mut env);
         let elasticsearch = ElasticsearchConfig::from_env(&mut env);
         let redis = RedisConfig::from_env(&mut env);
-        let group_commit = GroupCommit::from_env(&mut env);
+        let group_commit =
+            GroupCommit::from_env(&mut env, postgres.as_ref().map(|postgres| postgres.pool_size));
         let idempotency_ttl = env.duration("IDEMPOTENCY_TTL", Duration::from_hours(24));
         let search_cache_ttl = env.duration("SEARCH_CACHE_TTL", Duration::from_secs(30));
         if search_cache_ttl.is_some_and(|ttl| ttl > LONGEST_SEARCH_CACHE_TTL) {

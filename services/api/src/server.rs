@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
-use commerce_core::admin::{AdminServer, Readiness};
+use commerce_core::{
+    admin::{AdminServer, Readiness},
+    postgres::PostgresConfig,
+};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -48,7 +51,16 @@ impl Server {
         let intake_metrics = IntakeMetrics::new(&mut registry);
         let readiness = Readiness::default();
         let monitor = Monitor::new(&readiness);
-        let pool = config.postgres.pool("commerce-api");
+        let readers = config
+            .postgres
+            .pool_size
+            .saturating_sub(config.group_commit.connections)
+            .max(1);
+        let pool = PostgresConfig {
+            pool_size: readers,
+            ..config.postgres.clone()
+        }
+        .pool("commerce-api");
         let client = config.elasticsearch.client(REQUEST_TIMEOUT)?;
         let alias = config.elasticsearch.index;
         let cache =
