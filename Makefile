@@ -44,6 +44,12 @@ dev: ## stores and services as plain processes, without a container engine, unti
 	cargo build --locked --bin api --bin relay --bin indexer --bin dev
 	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/debug/dev
 
+.PHONY: bench-api
+bench-api: ## order intake against pgbench, cached searches against a bare route; into docs/benchmarks.md
+	@$(cluster)/packages wrk postgresql-client && $(cluster)/stores >/dev/null
+	cargo build --release --locked -p commerce-api -p commerce-bench
+	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench api
+
 .PHONY: generate
 generate: ## writes what is made from the code: crds/, docs/crd.md, the charts' tables and schema
 	cargo run --locked -q -p commerce-operator --bin crdgen

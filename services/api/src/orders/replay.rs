@@ -1,7 +1,9 @@
-//! Replays that Redis remembers, so that a caller who repeats a request over and over does not bother PostgreSQL.
+//! Replays that Redis remembers, so that a caller who repeats a request is answered also while PostgreSQL is slow or away.
 //!
 //! PostgreSQL decides which order a key led to; only what it has said is remembered, and only once a request was
-//! repeated: the first time, there is nothing worth a write. Losing any of it changes nothing but the speed.
+//! repeated: the first time, there is nothing worth a write. For the same reason Redis is asked only when PostgreSQL does
+//! not answer soon: a look into a batch's keys costs less than a call of Redis for each order. Losing any of it changes
+//! nothing but the speed.
 //!
 //! Keys hold the schema's epoch (when it was created), so that an emptied or new database under the same Redis prefix is
 //! not answered for with orders that it does not have.

@@ -82,8 +82,13 @@ async fn without_postgresql_callers_are_told_when_to_try_again_and_then_it_works
     let request = json!({"skuId": 1, "quantity": 1, "idempotencyKey": "k"});
     let first = api.order(&request).await;
     assert_eq!(first.status, 200);
+    assert_eq!(api.order(&request).await.body, first.body);
 
     server.kill().unwrap();
+    // What Redis has heard is known without PostgreSQL.
+    let replay = api.order(&request).await;
+    assert_eq!((replay.status, &replay.body), (200, &first.body));
+    assert_eq!(replay.header("idempotency-replayed"), Some("true"));
     for path in ["/orders/1", "/products", "/products/1"] {
         let answer = api.get(path).await;
         answer.assert_problem(503);

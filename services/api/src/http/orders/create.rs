@@ -3,6 +3,8 @@
 //! A replay's body is the first answer's, byte for byte, so the correlation id in it is the first request's; the
 //! header `X-Correlation-Id` is this request's, as on every answer.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::State,
@@ -11,6 +13,7 @@ use axum::{
 };
 use commerce_core::order::Status;
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 use utoipa::ToSchema;
 
 use crate::{
@@ -28,6 +31,8 @@ use crate::{
 
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const WHAT: &str = "placing an order";
+/// How long PostgreSQL may take before Redis is asked, too, whether the request is a replay.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What `POST /orders` takes, for the OpenAPI document; [`parse`] reads it.
 #[derive(ToSchema)]
@@ -145,26 +150,34 @@ fn parse(mut body: Body, headers: &HeaderMap, correlation_id: &CorrelationId) ->
 
 /// The receipt, and whether it is a replay.
 async fn submit(app: &App, order: NewOrder) -> Result<(Receipt, bool), Problem> {
-    let recalled = app.replays.recall(&order).await;
-    let outcome = match &recalled {
-        Some(outcome) => outcome.clone(),
-        None => app
-            .intake
-            .submit(order.clone())
-            .await
-            .map_err(|refusal| match refusal {
-                Refusal::Busy | Refusal::Away => Problem::try_again(WHAT),
-                Refusal::Failed => Problem::our_fault(),
-            })?,
+    let recall_late = async {
+        sleep(PATIENCE).await;
+        app.replays.recall(&order).await
+    };
+    let outcome = tokio::select! {
+        outcome = app.intake.submit(order.clone()) => outcome,
+        Some(outcome) = recall_late => return conclude(&order, outcome),
     };
     match outcome {
-        Outcome::Placed(receipt) => Ok((receipt, false)),
-        Outcome::Replayed(receipt) => {
-            if recalled.is_none() {
-                app.replays.remember(&order, &receipt).await;
-            }
+        Ok(Outcome::Replayed(receipt)) => {
+            app.replays.remember(&order, &receipt).await;
             Ok((receipt, true))
         }
+        Ok(outcome) => conclude(&order, outcome),
+        Err(refusal) => match app.replays.recall(&order).await {
+            Some(outcome) => conclude(&order, outcome),
+            None => Err(match refusal {
+                Refusal::Busy | Refusal::Away => Problem::try_again(WHAT),
+                Refusal::Failed => Problem::our_fault(),
+            }),
+        },
+    }
+}
+
+fn conclude(order: &NewOrder, outcome: Outcome) -> Result<(Receipt, bool), Problem> {
+    match outcome {
+        Outcome::Placed(receipt) => Ok((receipt, false)),
+        Outcome::Replayed(receipt) => Ok((receipt, true)),
         Outcome::KeyReused => Err(Problem::key_reused()),
         Outcome::UnknownSku => Err(Problem::unknown("SKU", order.sku_id)),
         Outcome::OutOfStock { available } => {

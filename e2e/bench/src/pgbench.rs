@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 /// The writes of one order as an application sends them one after the other.
-pub const TRANSACTION: &str = include_str!("../../../bench/order.sql");
+pub const TRANSACTION: &str = include_str!("../load/order.sql");
 /// The same in a single statement, which saves the ways there and back.
-pub const STATEMENT: &str = include_str!("../../../bench/order-statement.sql");
+pub const STATEMENT: &str = include_str!("../load/order-statement.sql");
 
 /// What it counted.
 #[derive(Debug, Clone, Copy)]

@@ -59,7 +59,8 @@ struct Program {
 pub async fn run(duration: Duration, only: Option<&str>) -> Result<()> {
     let own = std::env::current_exe().context("finding this program's own path")?;
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
+        .ancestors()
+        .nth(2)
         .context("the repository's folder")?;
     let (postgres, elasticsearch, redis) =
         tokio::try_join!(Postgres::start(), Elasticsearch::start(), Redis::start())?;
@@ -124,10 +125,13 @@ impl Bench {
     async fn orders(&mut self) -> Result<()> {
         for (name, script) in [
             (
-                "pgbench, 64 clients, one transaction an order",
+                "pgbench, 64 clients, five statements an order",
                 pgbench::TRANSACTION,
             ),
-            ("the same in a single statement", pgbench::STATEMENT),
+            (
+                "pgbench, 64 clients, the same in one statement",
+                pgbench::STATEMENT,
+            ),
         ] {
             self.pgbench(name, script).await?;
         }
@@ -217,7 +221,7 @@ impl Bench {
         variety: u32,
     ) -> Result<()> {
         let run = self.rows.len().to_string();
-        let script = self.repository.join("e2e/bench").join(script);
+        let script = self.repository.join("e2e/bench/load").join(script);
         let arguments = [run.as_str(), &variety.to_string()];
         let warm_up = Duration::from_secs(2);
         wrk::run(

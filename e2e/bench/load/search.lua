@@ -11,4 +11,4 @@ function request()
   return wrk.format("GET", "/search/orders?userId=" .. run .. "-" .. count % users)
 end
 
-dofile("e2e/bench/report.lua")
+dofile("report.lua")

@@ -8,7 +8,7 @@ values ('user-' || :user, :sku, 1, 'CREATED', gen_random_uuid()::text, sha256(('
 returning order_id, created_at, correlation_id \gset
 insert into outbox_log (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, payload, headers, correlation_id)
 values (gen_random_uuid(), 'order', :order_id::text, 1, 'order.created',
-        jsonb_build_object('orderId', :order_id::text, 'skuId', :sku, 'quantity', 1, 'userId', 'user-' || :user,
+        jsonb_build_object('orderId', :order_id::text, 'skuId', :sku::bigint, 'quantity', 1, 'userId', 'user-' || :user::text,
                            'status', 'CREATED', 'version', 1, 'correlationId', :correlation_id::text,
                            'eventType', 'ORDER_CREATED', 'createdAt', :created_at::text),
         '{}', :correlation_id::text);

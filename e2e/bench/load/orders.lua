@@ -15,4 +15,4 @@ function request()
   return wrk.format("POST", "/orders", {["Content-Type"] = "application/json"}, body)
 end
 
-dofile("e2e/bench/report.lua")
+dofile("report.lua")

@@ -44,6 +44,8 @@ pub async fn run(
         .arg(script)
         .args([url, "--"])
         .args(arguments)
+        // The scripts share a file beside them.
+        .current_dir(script.parent().context("the script has no folder")?)
         .kill_on_drop(true);
     let output = command
         .output()
