@@ -46,7 +46,7 @@ dev: ## stores and services as plain processes, without a container engine, unti
 
 .PHONY: bench-api
 bench-api: ## order intake against pgbench, cached searches against a bare route; into docs/benchmarks.md
-	@$(cluster)/packages wrk postgresql-client && $(cluster)/stores >/dev/null
+	@$(cluster)/packages wrk postgresql && $(cluster)/stores >/dev/null
 	cargo build --release --locked -p commerce-api -p commerce-bench
 	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench api
 
