@@ -134,10 +134,10 @@ pub async fn drop_schema(options: &PgConnectOptions) -> Result<(), sqlx::Error> 
     let mut connection = PgConnection::connect_with(options).await?;
     connection
         .execute(
-            "drop view if exists outbox_events;
-             drop table if exists outbox_parked, relay_progress, relay_checkpoint, outbox_log, orders, skus, products,
-                                  _sqlx_migrations;
-             drop function if exists outbox_log_add_partition;
+            "drop view if exists outbox_events, stock_movements;
+             drop table if exists outbox_parked, relay_progress, relay_checkpoint, outbox_log, orders, stock_adjustments,
+                                  skus, products, _sqlx_migrations;
+             drop function if exists outbox_log_add_partition, skus_log_initial_stock;
              drop sequence if exists outbox_log_id;",
         )
         .await?;
