@@ -50,6 +50,16 @@ impl EventType {
     }
 }
 
+/// The event that says that an order has come to this status.
+impl From<Status> for EventType {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Created => Self::OrderCreated,
+            Status::Cancelled => Self::OrderCancelled,
+        }
+    }
+}
+
 /// The value of an order event, on the wire and in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -62,6 +72,8 @@ pub struct OrderEvent {
     pub status: Status,
     /// The order's version: 1 when created, one more with each change.
     pub version: i64,
+    /// Of the request that placed the order, in each of its events: the document is found by it. The header
+    /// [`header::CORRELATION_ID`] is of the request that caused the event.
     pub correlation_id: String,
     pub event_type: EventType,
     /// When the order was created.
