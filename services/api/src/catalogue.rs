@@ -1,5 +1,7 @@
 //! The catalogue as PostgreSQL has it.
 
+pub mod change;
+
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::ToSchema;
@@ -16,7 +18,7 @@ pub struct Product {
 }
 
 /// What is ordered: one variant of a product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::FromRow)]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::struct_field_names, reason = "the names are the API's")]
 pub struct Sku {
@@ -54,6 +56,8 @@ const ONE: &str = "
      where product_id = $1
      order by sku_id";
 
+const SKU: &str = "select sku_id, name, stock, version from skus where sku_id = $1";
+
 /// Up to `limit` products with ids above `after`, by id.
 pub async fn list(pool: &PgPool, after: i64, limit: i64) -> Result<Vec<Product>, sqlx::Error> {
     Ok(products(
@@ -68,6 +72,11 @@ pub async fn list(pool: &PgPool, after: i64, limit: i64) -> Result<Vec<Product>,
 /// The product with this id.
 pub async fn by_id(pool: &PgPool, product_id: i64) -> Result<Option<Product>, sqlx::Error> {
     Ok(products(sqlx::query_as(ONE).bind(product_id).fetch_all(pool).await?).pop())
+}
+
+/// The SKU with this id.
+pub async fn sku_by_id(pool: &PgPool, sku_id: i64) -> Result<Option<Sku>, sqlx::Error> {
+    sqlx::query_as(SKU).bind(sku_id).fetch_optional(pool).await
 }
 
 /// Rows of one product follow each other.

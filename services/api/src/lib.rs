@@ -19,6 +19,7 @@ mod page;
 mod problem;
 mod search;
 mod state;
+mod version;
 mod wake;
 
 pub use self::{config::Config, server::Server};

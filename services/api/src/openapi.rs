@@ -14,7 +14,7 @@ use crate::{http, problem::Problem};
         contact(),
     ),
     tags(
-        (name = "orders", description = "Placing orders and reading them"),
+        (name = "orders", description = "Placing orders, cancelling and following them"),
         (name = "search", description = "Finding orders"),
         (name = "catalogue", description = "What can be ordered"),
     ),
@@ -45,7 +45,7 @@ pub(crate) struct BadRequest(Problem);
 /// What a request with a body can be refused for, beside its fields.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "only its description is used")]
-pub(crate) enum Refusals {
+pub(crate) enum BodyRefused {
     #[response(
         status = 413,
         description = "The body is too large",
@@ -58,13 +58,37 @@ pub(crate) enum Refusals {
         content_type = "application/problem+json"
     )]
     MediaType(Problem),
-    #[response(
-        status = 422,
-        description = "The idempotency key was used for another request",
-        content_type = "application/problem+json"
-    )]
-    KeyReused(Problem),
 }
+
+/// The key belongs to another request.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only its description is used")]
+#[response(
+    status = 422,
+    description = "The idempotency key was used for another request",
+    content_type = "application/problem+json"
+)]
+pub(crate) struct KeyReused(Problem);
+
+/// `If-Match` names another version.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only its description is used")]
+#[response(
+    status = 412,
+    description = "It has another version than `If-Match` names",
+    content_type = "application/problem+json"
+)]
+pub(crate) struct OtherVersion(Problem);
+
+/// `If-Match` is missing.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only its description is used")]
+#[response(
+    status = 428,
+    description = "The header `If-Match` is missing",
+    content_type = "application/problem+json"
+)]
+pub(crate) struct VersionNeeded(Problem);
 
 /// A store is away.
 #[derive(IntoResponses)]

@@ -4,7 +4,9 @@
 //! - the request itself is wrong: [`Problem::invalid`] when single fields are to blame (name them all),
 //!   [`Problem::malformed`] when it can't be read at all, [`Problem::too_large`], [`Problem::unsupported_media_type`];
 //! - what it speaks of is not there: [`Problem::unknown`];
-//! - it is fine but the state of things is against it: [`Problem::out_of_stock`], [`Problem::key_reused`];
+//! - it is fine but the state of things is against it: [`Problem::out_of_stock`], [`Problem::not_cancellable`],
+//!   [`Problem::key_reused`];
+//! - it was meant for another version of what it changes: [`Problem::other_version`], [`Problem::precondition_required`];
 //! - a store is away, overloaded or slow: [`Problem::unavailable`], [`Problem::timed_out`]; both log the cause, which the
 //!   caller never sees; [`Problem::try_again`] where that was done already;
 //! - it is our fault: [`Problem::internal`], which logs the cause, too; [`Problem::our_fault`] where that was done already.
@@ -19,6 +21,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use commerce_core::order::Status;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -140,6 +143,34 @@ impl Problem {
             available: Some(available),
             ..problem
         }
+    }
+
+    /// 409: an order that stands at `status` is not cancelled any more.
+    pub fn not_cancellable(status: Status) -> Self {
+        let detail = format!("the order is {status}, and no longer to be cancelled");
+        Self::new(StatusCode::CONFLICT, "not-cancellable", "Not cancellable", detail)
+    }
+
+    /// 412: `what` has another version than the caller's `If-Match` names.
+    pub fn other_version(what: &str, version: i64) -> Self {
+        let detail = format!("the {what} has version {version}, which If-Match does not name; read it again");
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "other-version",
+            "Another version",
+            detail,
+        )
+    }
+
+    /// 428: the change could undo another one unseen.
+    pub fn precondition_required() -> Self {
+        let detail = "others change this, too: send the header If-Match with the ETag of what you have read";
+        Self::new(
+            StatusCode::PRECONDITION_REQUIRED,
+            "precondition-required",
+            "Precondition required",
+            detail,
+        )
     }
 
     /// 413.

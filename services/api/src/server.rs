@@ -23,7 +23,7 @@ use crate::{
     metrics::{IntakeMetrics, Metrics},
     monitor::Monitor,
     openapi,
-    orders::{intake::Intake, replay::Replays},
+    orders::{document::Documents, intake::Intake, replay::Replays},
     search::{REQUEST_TIMEOUT, Search},
     state::App,
     wake::Wake,
@@ -72,6 +72,8 @@ impl Server {
             pool: pool.clone(),
             intake,
             replays: Replays::new(cache.clone(), config.idempotency_ttl),
+            documents: Documents::new(client.clone(), alias.clone()),
+            wake: wake.clone(),
             search: Search::new(client.clone(), alias.clone(), cache, config.search_cache_ttl),
             metrics,
             openapi: openapi::document()

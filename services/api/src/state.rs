@@ -7,8 +7,9 @@ use sqlx::PgPool;
 
 use crate::{
     metrics::Metrics,
-    orders::{intake::Intake, replay::Replays},
+    orders::{document::Documents, intake::Intake, replay::Replays},
     search::Search,
+    wake::Wake,
 };
 
 /// Handed to every handler.
@@ -20,6 +21,8 @@ pub struct App {
     pub pool: PgPool,
     pub intake: Intake,
     pub replays: Replays,
+    pub documents: Documents,
+    pub wake: Wake,
     pub search: Search,
     pub metrics: Metrics,
     /// The OpenAPI document, as it is served.

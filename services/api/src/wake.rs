@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// The least time between two notifications.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// A handle for whoever places orders; clones wake the same task.
+/// A handle for whoever places or changes orders; clones wake the same task.
 #[derive(Debug, Clone, Default)]
 pub struct Wake(Arc<Notify>);
 

@@ -56,6 +56,13 @@ impl Errors {
     }
 }
 
+/// 400: this one field, parameter or header is wrong.
+pub fn wrong(field: &str, value: &str, accepted: &str) -> Problem {
+    let mut errors = Errors::default();
+    errors.wrong(field, value, accepted);
+    Problem::invalid(errors.0)
+}
+
 /// The fields of a JSON object.
 #[derive(Debug)]
 pub struct Body {
@@ -81,11 +88,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
                 }
             })?;
         match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(values)) => Ok(Self {
-                values,
-                asked: Vec::new(),
-                errors: Errors::default(),
-            }),
+            Ok(Value::Object(values)) => Ok(Self::of(values)),
             Ok(_) => Err(Problem::malformed("the body is JSON but not an object")),
             Err(error) => Err(Problem::malformed(format!("the body is not JSON: {error}"))),
         }
@@ -134,6 +137,59 @@ impl Body {
         parsed
     }
 
+    /// A text that must be there.
+    pub fn required_text<T>(&mut self, name: &'static str, rule: &Rule<T>) -> Option<T> {
+        let Some(value) = self.take(name) else {
+            self.errors.missing(name, rule.accepted);
+            return None;
+        };
+        let parsed = value.as_str().and_then(rule.parse);
+        if parsed.is_none() {
+            self.errors.wrong(name, &value.to_string(), rule.accepted);
+        }
+        parsed
+    }
+
+    /// A list of at most `most` objects that may be missing or null. `read` asks for the fields of one; what is wrong
+    /// with them is told with their place, as in `skus[0].stock`.
+    pub fn objects<T>(
+        &mut self,
+        name: &'static str,
+        most: usize,
+        read: impl Fn(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let value = self.take(name).filter(|value| !value.is_null())?;
+        let accepted = format!("a list of at most {most} objects");
+        let items = match value {
+            Value::Array(items) if items.len() <= most => items,
+            Value::Array(items) => {
+                let found = format!("a list of {}", items.len());
+                self.errors.wrong(name, &found, &accepted);
+                return None;
+            }
+            other => {
+                self.errors.wrong(name, &other.to_string(), &accepted);
+                return None;
+            }
+        };
+        let mut objects = Vec::with_capacity(items.len());
+        for (place, item) in items.into_iter().enumerate() {
+            let path = format!("{name}[{place}]");
+            let Value::Object(values) = item else {
+                self.errors.wrong(&path, &item.to_string(), "an object");
+                continue;
+            };
+            let mut object = Self::of(values);
+            objects.extend(read(&mut object));
+            let wrong = object.all_errors().0.into_iter();
+            self.errors.0.extend(wrong.map(|error| FieldError {
+                field: format!("{path}.{}", error.field),
+                ..error
+            }));
+        }
+        Some(objects)
+    }
+
     /// The `Idempotency-Key` header.
     pub fn header_key(&mut self, headers: &HeaderMap) -> Option<String> {
         const NAME: &str = "Idempotency-Key";
@@ -161,11 +217,23 @@ impl Body {
     }
 
     /// Everything was asked for; what is left is not known.
-    pub fn finish(mut self) -> Result<(), Problem> {
+    pub fn finish(self) -> Result<(), Problem> {
+        self.all_errors().finish()
+    }
+
+    fn of(values: Map<String, Value>) -> Self {
+        Self {
+            values,
+            asked: Vec::new(),
+            errors: Errors::default(),
+        }
+    }
+
+    fn all_errors(mut self) -> Errors {
         for field in self.values.keys() {
             self.errors.unknown(field, &self.asked);
         }
-        self.errors.finish()
+        self.errors
     }
 
     fn take(&mut self, name: &'static str) -> Option<Value> {
@@ -243,10 +311,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         let Path(text) = path.map_err(|_| Problem::malformed("the path is not UTF-8"))?;
-        (rules::ID.parse)(&text).map(Self).ok_or_else(|| {
-            let mut errors = Errors::default();
-            errors.wrong("id", &format!("{text:?}"), rules::ID.accepted);
-            Problem::invalid(errors.0)
-        })
+        (rules::ID.parse)(&text)
+            .map(Self)
+            .ok_or_else(|| wrong("id", &format!("{text:?}"), rules::ID.accepted))
     }
 }

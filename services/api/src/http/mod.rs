@@ -1,10 +1,12 @@
 //! The HTTP interface: one file for each action, laid out like the paths.
 
+mod etag;
 mod fields;
 mod middleware;
 mod orders;
 mod products;
 mod rules;
+mod skus;
 
 use axum::{
     Router,
@@ -27,9 +29,14 @@ pub fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(openapi::head())
         .routes(routes!(orders::create::create))
         .routes(routes!(orders::get::get))
+        .routes(routes!(orders::cancel::cancel))
+        .routes(routes!(orders::timeline::timeline))
         .routes(routes!(orders::search::search))
-        .routes(routes!(products::list::list))
+        .routes(routes!(products::list::list, products::create::create))
         .routes(routes!(products::get::get))
+        .routes(routes!(products::skus::create))
+        .routes(routes!(skus::get::get))
+        .routes(routes!(skus::stock::set))
 }
 
 /// All routes, with what happens around each.

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use commerce_core::order::Status;
 
@@ -18,10 +19,13 @@ pub struct Rule<T> {
 /// Who orders.
 pub const USER_ID: Rule<String> = Rule {
     accepted: "text of 1 to 128 characters without control characters",
-    parse: |text| {
-        let length = text.chars().take(129).count();
-        ((1..=128).contains(&length) && !text.chars().any(char::is_control)).then(|| text.to_owned())
-    },
+    parse: |text| plain(text, 128),
+};
+
+/// What products and SKUs are called.
+pub const NAME: Rule<String> = Rule {
+    accepted: "text of 1 to 200 characters without control characters",
+    parse: |text| plain(text, 200),
 };
 
 /// Whether two requests are one.
@@ -83,6 +87,18 @@ pub const IDS: RangeInclusive<i64> = 1..=i64::MAX;
 /// How many pieces one order takes.
 pub const QUANTITIES: RangeInclusive<i64> = 1..=1000;
 
+/// How many pieces a SKU is given.
+pub const STOCKS: RangeInclusive<i64> = 0..=1_000_000_000_000;
+
+/// How many SKUs a product is added with.
+pub const MOST_SKUS: usize = 100;
+
+fn plain(text: &str, longest: usize) -> Option<String> {
+    let length = text.chars().take(longest + 1).count();
+    let fits = (1..=longest).contains(&length) && !text.chars().any(char::is_control);
+    fits.then(|| text.to_owned())
+}
+
 fn visible(text: &str, longest: usize) -> Option<String> {
     let fits = (1..=longest).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then(|| text.to_owned())
@@ -95,8 +111,13 @@ pub fn header_key(text: &str) -> Option<String> {
     (IDEMPOTENCY_KEY.parse)(key).filter(|key| quoted.is_none() || !key.contains(['"', '\\']))
 }
 
+/// The trace context that a request came with, if it is one.
+pub fn traceparent_of(headers: &HeaderMap) -> Option<String> {
+    traceparent(headers.get("traceparent")?.to_str().ok()?)
+}
+
 /// A W3C trace context (<https://www.w3.org/TR/trace-context/#traceparent-header>), if it is one.
-pub fn traceparent(text: &str) -> Option<String> {
+fn traceparent(text: &str) -> Option<String> {
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };

@@ -1,9 +1,12 @@
-//! Orders: what one is, how it is placed and how it is read.
+//! Orders: what one is, how it is placed and cancelled, and how it is read.
 
+pub mod cancel;
+pub mod document;
 pub mod intake;
 pub mod place;
 pub mod read;
 pub mod replay;
+pub mod timeline;
 
 use sha2::{Digest as _, Sha256};
 

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use chrono::{DateTime, Utc};
 use commerce_core::order::Status;
 use serde::{Deserialize, Serialize};
-use sqlx::{PgPool, Row as _, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow};
 use utoipa::ToSchema;
 
 /// An order.
@@ -33,6 +33,10 @@ const SELECT: &str = "
     select order_id, sku_id, quantity, user_id, status, version, correlation_id, created_at
       from orders where order_id = $1";
 
+const LOCK: &str = "
+    select order_id, sku_id, quantity, user_id, status, version, correlation_id, created_at
+      from orders where order_id = $1 for update";
+
 /// The order with this id.
 pub async fn by_id(pool: &PgPool, order_id: i64) -> Result<Option<Order>, sqlx::Error> {
     sqlx::query(SELECT)
@@ -42,7 +46,17 @@ pub async fn by_id(pool: &PgPool, order_id: i64) -> Result<Option<Order>, sqlx::
         .await
 }
 
-fn from_row(row: &PgRow) -> Result<Order, sqlx::Error> {
+/// The same, which nobody else can change until the transaction ends.
+pub async fn lock(transaction: &mut PgConnection, order_id: i64) -> Result<Option<Order>, sqlx::Error> {
+    sqlx::query(LOCK)
+        .bind(order_id)
+        .try_map(|row: PgRow| from_row(&row))
+        .fetch_optional(transaction)
+        .await
+}
+
+/// The order in a row with all its columns.
+pub(super) fn from_row(row: &PgRow) -> Result<Order, sqlx::Error> {
     let status: String = row.try_get("status")?;
     Ok(Order {
         order_id: row.try_get::<i64, _>("order_id")?.to_string(),

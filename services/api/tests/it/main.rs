@@ -7,7 +7,9 @@
     reason = "a test that can't go on is to fail"
 )]
 
+mod cancel;
 mod group_commit;
+mod ledger;
 mod migrate;
 mod model;
 mod orders;
@@ -16,5 +18,6 @@ mod protocol;
 mod race;
 mod search;
 mod support;
+mod timeline;
 mod trouble;
 mod validation;

@@ -9,7 +9,7 @@ use crate::support::{Api, until};
 #[tokio::test]
 async fn requests_that_reach_no_action_get_a_problem_all_the_same() {
     let (api, _pool) = Api::with_catalogue().await;
-    for path in ["/", "/order", "/orders/1/cancel", "/livez", "/metrics"] {
+    for path in ["/", "/order", "/orders/1/refund", "/livez", "/metrics"] {
         api.get(path).await.assert_problem(404);
     }
     api.get("/orders/%ff").await.assert_problem(400);
@@ -17,7 +17,9 @@ async fn requests_that_reach_no_action_get_a_problem_all_the_same() {
         (Method::GET, "/orders", "POST"),
         (Method::DELETE, "/orders/1", "GET,HEAD"),
         (Method::POST, "/search/orders", "GET,HEAD"),
-        (Method::PUT, "/products", "GET,HEAD"),
+        (Method::PUT, "/products", "GET,HEAD,POST"),
+        (Method::GET, "/orders/1/cancel", "POST"),
+        (Method::POST, "/skus/1/stock", "PUT"),
     ] {
         let answer = api.send(method, path, &[], "").await;
         answer.assert_problem(405);
@@ -90,17 +92,26 @@ async fn the_document_describes_what_is_served() {
         [
             "/orders",
             "/orders/{id}",
+            "/orders/{id}/cancel",
+            "/orders/{id}/timeline",
             "/products",
             "/products/{id}",
-            "/search/orders"
+            "/products/{id}/skus",
+            "/search/orders",
+            "/skus/{id}",
+            "/skus/{id}/stock"
         ]
     );
     for path in document["paths"].as_object().unwrap().values() {
         for operation in path.as_object().unwrap().values() {
             let responses = operation["responses"].as_object().unwrap();
-            for status in ["200", "400", "503"] {
+            for status in ["400", "503"] {
                 assert!(responses.contains_key(status), "{status} is not in {operation}");
             }
+            assert!(
+                responses.contains_key("200") || responses.contains_key("201"),
+                "{operation}"
+            );
             for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {
                 let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
                 assert_eq!(schema, "#/components/schemas/Problem", "{status} of {operation}");

@@ -177,6 +177,12 @@ async fn answer(request: reqwest::RequestBuilder) -> Answer {
     }
 }
 
+/// The id of the order that this answer has placed.
+pub fn placed(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["orderId"].as_str().unwrap().to_owned()
+}
+
 /// A database with the SKUs 1 to 8, 100 pieces each.
 pub async fn catalogue() -> Database {
     let database = shared().database().await.unwrap();

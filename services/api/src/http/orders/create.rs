@@ -23,7 +23,7 @@ use crate::{
         rules::{self, IDEMPOTENCY_KEY, IDS, QUANTITIES, USER_ID},
     },
     metrics::OrderResult,
-    openapi::{BadRequest, Refusals, StoreAway},
+    openapi::{BadRequest, BodyRefused, KeyReused, StoreAway},
     orders::{NewOrder, Outcome, Receipt, intake::Refusal},
     problem::Problem,
     state::{App, Shared},
@@ -93,7 +93,8 @@ pub struct OrderPlaced {
         (status = 404, description = "There is no such SKU", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Too few pieces left; `available` says how many", body = Problem,
             content_type = "application/problem+json"),
-        Refusals,
+        BodyRefused,
+        KeyReused,
         StoreAway,
     ),
 )]
@@ -142,9 +143,7 @@ fn parse(mut body: Body, headers: &HeaderMap, correlation_id: &CorrelationId) ->
         sku_id,
         quantity,
         correlation_id: correlation_id.as_str().to_owned(),
-        traceparent: headers
-            .get("traceparent")
-            .and_then(|value| rules::traceparent(value.to_str().ok()?)),
+        traceparent: rules::traceparent_of(headers),
     })
 }
 

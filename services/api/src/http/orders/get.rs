@@ -1,14 +1,9 @@
 //! `GET /orders/{id}`
 
-use axum::{
-    Json,
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 
 use crate::{
-    http::fields::PathId,
+    http::{etag::unless_known, fields::PathId},
     openapi::{BadRequest, StoreAway},
     orders::read::{self, Order},
     problem::Problem,
@@ -43,24 +38,5 @@ pub async fn get(
         .await
         .map_err(|error| Problem::from_postgres("reading orders", &error))?;
     let order = order.ok_or_else(|| Problem::unknown("order", id))?;
-    let tag = format!("\"{}\"", order.version);
-    let mut response = if has(&headers, &tag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        Json(order).into_response()
-    };
-    if let Ok(tag) = HeaderValue::try_from(tag) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    Ok(response)
-}
-
-/// Whether the caller has the version that `tag` stands for (RFC 9110, 13.1.2).
-fn has(headers: &HeaderMap, tag: &str) -> bool {
-    let values = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
-    tags.any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
+    Ok(unless_known(&headers, order.version, order))
 }

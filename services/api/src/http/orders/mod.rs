@@ -1,3 +1,5 @@
+pub mod cancel;
 pub mod create;
 pub mod get;
 pub mod search;
+pub mod timeline;
