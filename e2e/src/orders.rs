@@ -89,6 +89,15 @@ impl Orders {
         Answer::read(request.send().await).await.context("POST /orders")
     }
 
+    /// `POST /orders/{id}/cancel`, whatever comes of it.
+    pub async fn cancel(&self, id: &str) -> Result<Answer> {
+        let path = format!("/orders/{id}/cancel");
+        let request = self.request(Method::POST, &path);
+        Answer::read(request.send().await)
+            .await
+            .with_context(|| format!("POST {path}"))
+    }
+
     /// Places an order and gives its id.
     pub async fn place(&self, order: &Order) -> Result<String> {
         self.post(order).await?.expect(200)?.order_id()

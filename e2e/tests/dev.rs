@@ -1,4 +1,4 @@
-//! `make dev`: a pipeline of plain processes takes an order, finds it, and leaves nothing behind.
+//! `make dev`: a pipeline of plain processes takes an order, finds it, cancels it, and leaves nothing behind.
 //!
 //! The services' programs are those that were built last, see `dev`'s own message where they are missing.
 
@@ -17,7 +17,7 @@ const SEARCHABLE: Duration = Duration::from_secs(10);
 const DOWN: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn an_order_is_placed_and_found_and_nothing_is_left_behind() -> Result<()> {
+async fn an_order_is_placed_found_and_cancelled_and_nothing_is_left_behind() -> Result<()> {
     let folder = tempfile::tempdir()?;
     open_to_all(folder.path()).await?;
     let mut dev = Command::new(env!("CARGO_BIN_EXE_dev"))
@@ -33,7 +33,8 @@ async fn an_order_is_placed_and_found_and_nothing_is_left_behind() -> Result<()>
     // It goes on logging; nobody must wait for a reader.
     let drain = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 
-    place_and_find(&api).await?;
+    let id = place_and_find(&api).await?;
+    cancel_and_follow(&api, &id).await?;
 
     interrupt(&dev).await?;
     let status = timeout(DOWN, dev.wait()).await.context("dev does not end")??;
@@ -68,7 +69,8 @@ async fn address(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<String> {
     bail!("dev ended; it printed:\n{}", printed.join("\n"))
 }
 
-async fn place_and_find(api: &str) -> Result<()> {
+/// Gives the order's id.
+async fn place_and_find(api: &str) -> Result<String> {
     let client = reqwest::Client::new();
     let order = json!({"skuId": 1, "quantity": 2, "userId": "ada"});
     let response = client
@@ -86,7 +88,8 @@ async fn place_and_find(api: &str) -> Result<()> {
             .await?;
         let found: Value = found.error_for_status()?.json().await?;
         if found[0]["orderId"] == placed["orderId"] {
-            return Ok(());
+            let id = placed["orderId"].as_str().context("orderId is no text")?;
+            return Ok(id.to_owned());
         }
         ensure!(
             Instant::now() < until,
@@ -94,6 +97,44 @@ async fn place_and_find(api: &str) -> Result<()> {
         );
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Its event takes the same way, and what is told about that comes from every part of the pipeline.
+async fn cancel_and_follow(api: &str, id: &str) -> Result<()> {
+    let client = reqwest::Client::new();
+    let order = format!("{api}/orders/{id}");
+    let response = client.post(format!("{order}/cancel")).send().await?;
+    let cancelled: Value = response.error_for_status()?.json().await?;
+    ensure!(cancelled["status"] == "CANCELLED", "it is {cancelled}");
+    let until = Instant::now() + SEARCHABLE;
+    let timeline = loop {
+        let timeline = client.get(format!("{order}/timeline")).send().await?;
+        let timeline: Value = timeline.error_for_status()?.json().await?;
+        let stages = timeline["stages"].as_array().context("there are no stages")?;
+        if stages.iter().all(|stage| stage["state"] == "DONE") {
+            break timeline;
+        }
+        ensure!(
+            Instant::now() < until,
+            "the cancellation is not found: {timeline}"
+        );
+        sleep(Duration::from_millis(50)).await;
+    };
+    let published = &timeline["stages"][2];
+    ensure!(
+        published["topic"]
+            .as_str()
+            .is_some_and(|topic| topic.ends_with("order.cancelled"))
+            && published["offset"] == 0,
+        "it was published at {published}"
+    );
+    let found = client
+        .get(format!("{api}/search/orders?status=CANCELLED"))
+        .send()
+        .await?;
+    let found: Value = found.error_for_status()?.json().await?;
+    ensure!(found[0]["orderId"] == id, "a search finds {found}");
+    Ok(())
 }
 
 /// What Ctrl-C does.

@@ -85,6 +85,45 @@ async fn a_repeated_order_is_the_same_order() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_cancelled_order_is_found_as_one_and_its_timeline_says_how_it_got_there() -> Outcome {
+    scenario(async |s| {
+        let orders = Orders::through_ingress(&s.cluster, None)?;
+        let order = Order::of(&new_user());
+        let id = orders.place(&order).await?;
+        let first = orders.cancel(&id).await?.expect(200)?;
+        let again = orders.cancel(&id).await?.expect(200)?;
+        assert_eq!(first.body["status"], "CANCELLED");
+        assert_eq!(
+            first.body, again.body,
+            "a repeated cancellation is answered like the first"
+        );
+
+        let path = format!("/orders/{id}/timeline");
+        eventually(
+            "the cancellation has come all the way",
+            Duration::from_secs(10),
+            async || {
+                let timeline = orders.get(&path).await?.expect(200)?.body;
+                let stages = timeline["stages"].as_array().cloned().unwrap_or_default();
+                ensure!(
+                    stages.len() == 5 && stages.iter().all(|stage| stage["state"] == "DONE"),
+                    "the timeline is {timeline}"
+                );
+                Ok(())
+            },
+        )
+        .await?;
+        let found = orders
+            .finds(&order.user, std::slice::from_ref(&id), SEARCHABLE_WITHIN)
+            .await?;
+        assert_eq!(found[&id]["status"], "CANCELLED");
+        assert_eq!(found[&id]["correlationId"], order.correlation);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn an_order_can_be_read_and_its_event_is_sent() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
