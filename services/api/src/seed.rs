@@ -23,7 +23,7 @@ const SEQUENCES: &str = "
            setval('skus_sku_id_seq', greatest((select max(sku_id) from skus), (select last_value from skus_sku_id_seq)))";
 
 /// Brings the catalogue to at least the SKUs 1 to `skus`, the new ones with `stock` pieces each. Returns how many are new;
-/// products and SKUs that are there already stay as they are.
+/// products and SKUs that are there already stay as they are. The stock ledger learns of the new ones by their table's trigger.
 pub async fn seed(connection: &mut PgConnection, skus: i64, stock: i64) -> Result<u64, sqlx::Error> {
     if skus == 0 {
         return Ok(0);
