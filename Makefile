@@ -31,7 +31,7 @@ lint: ## formatting, clippy, shellcheck, dependencies' licences and bans
 
 .PHONY: unit
 unit: ## tests without a cluster: the stores run as local processes
-	@$(cluster)/packages && $(cluster)/stores >/dev/null && $(cluster)/tools >/dev/null
+	@$(cluster)/packages && $(cluster)/stores >/dev/null && $(cluster)/schemathesis >/dev/null && $(cluster)/tools >/dev/null
 	cargo test --workspace --locked
 
 .PHONY: e2e

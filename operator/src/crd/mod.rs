@@ -8,6 +8,7 @@
 mod definition;
 mod elasticsearch;
 mod kafka;
+mod monitoring;
 mod postgres;
 mod redis;
 mod reference;
@@ -18,6 +19,7 @@ mod workloads;
 pub use definition::definition;
 pub use elasticsearch::{ElasticsearchAuth, ElasticsearchSpec, IndexSpec, MappingsSpec};
 pub use kafka::{KafkaSasl, KafkaSpec, KafkaTls, SaslMechanism, TopicsSpec};
+pub use monitoring::{MonitoringSpec, TracingSpec};
 pub use postgres::{Migrations, PostgresSpec};
 pub use redis::RedisSpec;
 pub use reference::reference;
@@ -135,6 +137,10 @@ pub struct CommercePipelineSpec {
     /// The indexer from Kafka to Elasticsearch. Replicas share the partitions of the topics.
     #[serde(default)]
     pub indexer: IndexerSpec,
+
+    /// How the pipeline can be observed, beside the metrics that every pod serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<MonitoringSpec>,
 }
 
 /// Where the images of the services come from: `<registry>/commerce-<component>:<tag>`.

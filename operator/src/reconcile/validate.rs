@@ -15,7 +15,7 @@ pub use workloads::{Indexer, Relay, Seed, Workload};
 
 use self::workloads::{api, indexer, relay, seed};
 use super::secrets::{Missing, SecretKey, Secrets};
-use crate::crd::{CommercePipeline, ImagePullPolicy, IngressSpec};
+use crate::crd::{CommercePipeline, ImagePullPolicy, IngressSpec, TracingSpec};
 
 /// A pipeline that can be built.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ pub struct Pipeline {
     pub ingress: Option<IngressSpec>,
     pub relay: Relay,
     pub indexer: Indexer,
+    pub tracing: Option<TracingSpec>,
     /// Fingerprint of the Secrets that each component uses.
     pub fingerprints: Fingerprints,
     /// Fingerprint of the generation and of all Secrets.
@@ -156,6 +157,10 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         ingress: spec.api.ingress.clone(),
         relay,
         indexer,
+        tracing: spec
+            .monitoring
+            .as_ref()
+            .and_then(|monitoring| monitoring.tracing.clone()),
     })
 }
 

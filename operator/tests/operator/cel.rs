@@ -133,6 +133,13 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
         ),
         Refused(&[("relay/pollInterval", r#""1ms""#)], "between 10ms and 1m"),
         Refused(
+            &[(
+                "monitoring",
+                r#"{"tracing":{"otlpEndpoint":"collector:4317","samplingRatio":1}}"#,
+            )],
+            "for example http://collector.observability:4318",
+        ),
+        Refused(
             &[("relay/pollInterval", r#""fast""#)],
             "relay.pollInterval is a duration",
         ),

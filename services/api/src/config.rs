@@ -8,6 +8,7 @@ use commerce_core::{
     elasticsearch::ElasticsearchConfig,
     postgres::PostgresConfig,
     redis::RedisConfig,
+    trace::TraceConfig,
 };
 
 /// Cached search answers must be gone before the generations they belong to, see [`commerce_core::search_cache`].
@@ -28,6 +29,7 @@ pub struct Config {
     pub idempotency_ttl: Duration,
     /// How long a search answer is cached, at most.
     pub search_cache_ttl: Duration,
+    pub traces: TraceConfig,
     /// How long to wait for Redis before going on without it; 50 ms except in tests.
     pub cache_budget: Duration,
 }
@@ -89,6 +91,7 @@ impl Config {
             GroupCommit::from_env(&mut env, postgres.as_ref().map(|postgres| postgres.pool_size));
         let idempotency_ttl = env.duration("IDEMPOTENCY_TTL", Duration::from_hours(24));
         let search_cache_ttl = env.duration("SEARCH_CACHE_TTL", Duration::from_secs(30));
+        let traces = TraceConfig::from_env(&mut env, "commerce-api");
         if search_cache_ttl.is_some_and(|ttl| ttl > LONGEST_SEARCH_CACHE_TTL) {
             env.problem("SEARCH_CACHE_TTL is longer than 1h; it takes a duration of at most that");
         }
@@ -102,6 +105,7 @@ impl Config {
                 group_commit: group_commit?,
                 idempotency_ttl: idempotency_ttl?,
                 search_cache_ttl: search_cache_ttl?,
+                traces: traces?,
                 cache_budget: CACHE_BUDGET,
             })
         })

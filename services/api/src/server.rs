@@ -7,6 +7,7 @@ use axum::serve::ListenerExt as _;
 use commerce_core::{
     admin::{AdminServer, Readiness},
     postgres::PostgresConfig,
+    trace::Tracer,
 };
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -76,6 +77,7 @@ impl Server {
             wake: wake.clone(),
             search: Search::new(client.clone(), alias.clone(), cache, config.search_cache_ttl),
             metrics,
+            tracer: Tracer::new(&config.traces)?,
             openapi: openapi::document()
                 .to_json()
                 .context("writing the OpenAPI document")?
@@ -120,6 +122,7 @@ impl Server {
             serve(listener, router, stopping).await?;
             // Where PostgreSQL is away, the pool does not give up at once.
             let _ = timeout(CLOSING, app.pool.close()).await;
+            app.tracer.clone().shut_down().await;
             Ok(())
         });
         tracing::info!(%http_address, %admin_address, "serving");

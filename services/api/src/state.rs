@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use commerce_core::trace::Tracer;
 use sqlx::PgPool;
 
 use crate::{
@@ -25,6 +26,7 @@ pub struct App {
     pub wake: Wake,
     pub search: Search,
     pub metrics: Metrics,
+    pub tracer: Tracer,
     /// The OpenAPI document, as it is served.
     pub openapi: Bytes,
 }

@@ -15,6 +15,7 @@ pub mod search_cache;
 pub mod shutdown;
 pub mod telemetry;
 pub mod topics;
+pub mod trace;
 
 #[cfg(feature = "testing")]
 pub mod testing;

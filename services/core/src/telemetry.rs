@@ -1,7 +1,18 @@
 //! Logs: one JSON object a line on standard error, level by `LOG_LEVEL` (a tracing filter such as `info` or
 //! `info,sqlx=debug`), `LOG_FORMAT=text` for people.
 
-use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
+use std::fmt;
+
+use serde::Serializer as _;
+use serde_json::{Map, Value};
+use tracing::{Subscriber, span::Record};
+use tracing_serde::SerdeMapVisitor;
+use tracing_subscriber::{
+    EnvFilter,
+    field::RecordFields,
+    fmt::{FormatFields, FormattedFields, MakeWriter, format::Writer},
+    util::SubscriberInitExt as _,
+};
 
 use crate::config::Env;
 
@@ -33,18 +44,107 @@ impl LogConfig {
 
 /// Starts logging for the whole process. The first call wins.
 pub fn init(config: &LogConfig) {
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.filter))
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE);
     // An error here means that logging is set up already, which tests do.
     let _ = if config.json {
-        logs.json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .try_init()
+        json_lines(config, std::io::stderr).try_init()
     } else {
-        logs.try_init()
+        tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(&config.filter))
+            .with_writer(std::io::stderr)
+            .finish()
+            .try_init()
     };
+}
+
+fn json_lines<W>(config: &LogConfig, writer: W) -> impl Subscriber + Send + Sync + use<W>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.filter))
+        .with_writer(writer)
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .fmt_fields(SpanFields)
+        .finish()
+}
+
+/// The fields of a span as JSON, once for each request, so that it makes no values on the way as the crate's own does.
+#[derive(Debug)]
+struct SpanFields;
+
+impl<'writer> FormatFields<'writer> for SpanFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+        writer.write_str(&json(fields).map_err(|_| fmt::Error)?)
+    }
+
+    fn add_fields(&self, current: &'writer mut FormattedFields<Self>, fields: &Record<'_>) -> fmt::Result {
+        let merge = || {
+            let mut all: Map<String, Value> = serde_json::from_str(current)?;
+            all.extend(serde_json::from_str::<Map<String, Value>>(&json(fields)?)?);
+            serde_json::to_string(&all)
+        };
+        current.fields = merge().map_err(|_| fmt::Error)?;
+        Ok(())
+    }
+}
+
+fn json(fields: impl RecordFields) -> serde_json::Result<String> {
+    let mut bytes = Vec::with_capacity(160);
+    let mut serializer = serde_json::Serializer::new(&mut bytes);
+    let mut visitor = SerdeMapVisitor::new(serializer.serialize_map(None)?);
+    fields.record(&mut visitor);
+    visitor.finish()?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use tracing::{field::Empty, info, info_span, subscriber::with_default};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_fields_of_the_event_and_of_its_span() {
+        let (lines, config) = (
+            Lines::default(),
+            LogConfig {
+                filter: "info".to_owned(),
+                json: true,
+            },
+        );
+        let written = lines.clone();
+        let subscriber = json_lines(&config, move || written.clone());
+        with_default(subscriber, || {
+            let span = info_span!("request", path = "/a\"b", size = 3, later = Empty);
+            span.record("later", "now");
+            span.in_scope(|| info!(status = 200, "answered"));
+        });
+        let line: Value = serde_json::from_slice(&lines.0.lock().unwrap()).unwrap();
+        assert_eq!(line["message"], "answered");
+        assert_eq!(line["status"], 200);
+        let span = serde_json::json!({"path": "/a\"b", "size": 3, "later": "now", "name": "request"});
+        assert_eq!(line["span"], span);
+    }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
+use commerce_core::trace::Span;
 use rdkafka::{Message as _, message::OwnedMessage};
 use tokio::time::Instant;
 
@@ -31,6 +32,8 @@ pub(crate) struct Item {
     pub(crate) lines: Range<usize>,
     pub(crate) user_id: String,
     pub(crate) created_at: Option<DateTime<Utc>>,
+    /// Lasts until the document can be found.
+    pub(crate) span: Span,
 }
 
 /// A record that is no order event.
@@ -53,7 +56,8 @@ impl Batch {
         }
     }
 
-    pub(crate) fn add(&mut self, record: OwnedMessage) {
+    /// `span` is what the record's way into the index is traced by.
+    pub(crate) fn add(&mut self, record: OwnedMessage, mut span: Span) {
         self.since.get_or_insert_with(Instant::now);
         self.advance(&record);
         match document::encode(&record, &mut self.body) {
@@ -68,9 +72,11 @@ impl Batch {
                     lines,
                     user_id,
                     created_at,
+                    span,
                 });
             }
             Err(error) => {
+                span.fail(error.to_string());
                 self.malformed_bytes += record.payload().map_or(0, <[u8]>::len);
                 self.malformed.push(Malformed {
                     record,

@@ -9,6 +9,7 @@ use commerce_core::{
     kafka::KafkaConfig,
     redis::RedisConfig,
     telemetry::LogConfig,
+    trace::TraceConfig,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -24,6 +25,7 @@ pub struct Config {
     pub elasticsearch: ElasticsearchConfig,
     pub redis: RedisConfig,
     pub bulk: BulkLimits,
+    pub traces: TraceConfig,
 }
 
 /// When a bulk request is cut: at whichever comes first.
@@ -48,6 +50,7 @@ impl Config {
         let elasticsearch = ElasticsearchConfig::from_env(&mut env);
         let redis = RedisConfig::from_env(&mut env);
         let bulk = BulkLimits::from_env(&mut env);
+        let traces = TraceConfig::from_env(&mut env, "commerce-indexer");
         env.finish(|| {
             Some(Self {
                 log: log?,
@@ -57,6 +60,7 @@ impl Config {
                 elasticsearch: elasticsearch?,
                 redis: redis?,
                 bulk: bulk?,
+                traces: traces?,
             })
         })
     }

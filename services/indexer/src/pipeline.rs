@@ -5,11 +5,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use commerce_core::{
+    event::header,
+    trace::{Role, Span, Tracer},
+};
 use futures::{FutureExt as _, StreamExt as _};
 use rdkafka::{
     Message as _,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    message::BorrowedMessage,
+    message::{BorrowedMessage, Headers as _},
 };
 use tokio::{
     sync::mpsc,
@@ -57,6 +61,7 @@ pub(crate) struct Pipeline {
     bulks: JoinSet<Option<()>>,
     writer: Arc<Writer>,
     written: mpsc::Sender<Written>,
+    tracer: Tracer,
     /// Since when the batch is full and no bulk is free.
     stalled_since: Option<Instant>,
     paused: bool,
@@ -71,6 +76,7 @@ impl Pipeline {
         group: Group,
         writer: Writer,
         written: mpsc::Sender<Written>,
+        tracer: Tracer,
     ) -> Self {
         Self {
             limits,
@@ -81,6 +87,7 @@ impl Pipeline {
             bulks: JoinSet::new(),
             writer: Arc::new(writer),
             written,
+            tracer,
             stalled_since: None,
             paused: false,
             revoke_until: None,
@@ -144,7 +151,8 @@ impl Pipeline {
                     .iter()
                     .any(|revoked| revoked.is(topic, partition));
                 if self.drain_until.is_none() && !leaving && self.offsets.owns(topic, partition) {
-                    self.batch.add(message.detach());
+                    let span = self.span(&message);
+                    self.batch.add(message.detach(), span);
                 }
                 Ok(())
             }
@@ -163,6 +171,32 @@ impl Pipeline {
             }
             None => Ok(()),
         }
+    }
+
+    /// Goes on with the trace of the event, if it is in one that is sampled.
+    fn span(&self, message: &BorrowedMessage<'_>) -> Span {
+        if !self.tracer.is_on() {
+            return Span::default();
+        }
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let traceparent = headers
+            .filter(|header| header.key == header::TRACEPARENT)
+            .find_map(|header| std::str::from_utf8(header.value?).ok());
+        let topic = message.topic();
+        let mut span = self
+            .tracer
+            .event(Role::Consumer, traceparent, || format!("process {topic}"));
+        if span.is_recording() {
+            span.set("messaging.system", "kafka");
+            span.set("messaging.operation.type", "process");
+            span.set("messaging.destination.name", topic.to_owned());
+            span.set(
+                "messaging.destination.partition.id",
+                message.partition().to_string(),
+            );
+            span.set("messaging.kafka.offset", message.offset());
+        }
+        span
     }
 
     fn apply(&mut self, change: Change) -> Result<(), PipelineError> {

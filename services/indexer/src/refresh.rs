@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use commerce_core::{
     admin::Gate,
     elasticsearch::{ElasticsearchConfig, Error, body},
+    trace::Span,
 };
 use elasticsearch::{Elasticsearch, indices::IndicesRefreshParts};
 use tokio::{
@@ -42,6 +43,7 @@ struct Pending {
     batches: Vec<BatchId>,
     users: HashSet<String>,
     created: Vec<DateTime<Utc>>,
+    spans: Vec<Span>,
 }
 
 impl Refresher {
@@ -85,6 +87,7 @@ impl Refresher {
             if !pending.users.is_empty() {
                 let took = self.refresh().await;
                 not_before = Instant::now() + (took * REST).clamp(SHORTEST_REST, LONGEST_REST);
+                drop(pending.spans);
                 let now = Utc::now();
                 self.metrics.searchable(
                     pending
@@ -153,5 +156,6 @@ impl Pending {
         self.batches.push(written.batch);
         self.users.extend(written.users);
         self.created.extend(written.created);
+        self.spans.extend(written.spans);
     }
 }

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use commerce_core::{
     admin::{AdminServer, Gate, Need, Readiness},
-    elasticsearch,
+    elasticsearch, trace,
+    trace::Tracer,
 };
 use prometheus_client::registry::Registry;
 use rdkafka::error::KafkaError;
@@ -44,6 +45,8 @@ pub enum Error {
     Elasticsearch(#[from] elasticsearch::Error),
     #[error("preparing the Redis client: {0}")]
     Redis(#[from] RedisError),
+    #[error(transparent)]
+    Traces(#[from] trace::Error),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
     #[error("the Kafka client has lost all brokers and can't find them again by itself; a new start can")]
@@ -115,6 +118,7 @@ impl Indexer {
             lag,
             gates,
         } = self;
+        let tracer = Tracer::new(&config.traces)?;
         // All tasks end with this set, and so with this call.
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -155,11 +159,13 @@ impl Indexer {
         let group = Group::join(&config.kafka, &config.group_id)?;
         tasks.spawn(lag.watch(group.consumer.clone(), metrics, gates.kafka, stop.clone()));
         let brokers = Arc::clone(&group.brokers);
+        let pipeline = Pipeline::new(config.bulk, group, writer, written, tracer.clone());
         tokio::select! {
-            ended = Pipeline::new(config.bulk, group, writer, written).run(settled, stop) => ended?,
+            ended = pipeline.run(settled, stop) => ended?,
             () = brokers.lost() => return Err(Error::BrokersLost),
             () = letters.lost() => return Err(Error::BrokersLost),
         }
+        tracer.shut_down().await;
         tracing::info!("drained");
         Ok(())
     }

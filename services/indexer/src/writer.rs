@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use commerce_core::admin::Gate;
+use commerce_core::{admin::Gate, trace::Span};
 use rdkafka::{Message as _, message::OwnedMessage};
 use tokio::time::Instant;
 
@@ -38,6 +38,18 @@ pub(crate) struct Written {
     pub(crate) users: HashSet<String>,
     /// When the orders were created that have just come into the index.
     pub(crate) created: Vec<DateTime<Utc>>,
+    /// Of the events that are traced. They end when the orders can be found.
+    pub(crate) spans: Vec<Span>,
+}
+
+impl Written {
+    /// Keeps the span of a document that is in the index now.
+    fn trace(&mut self, mut span: Span, event: &'static str) {
+        if span.is_recording() {
+            span.event(event);
+            self.spans.push(span);
+        }
+    }
 }
 
 /// An event that can't be indexed.
@@ -142,18 +154,21 @@ impl Writer {
         let (mut indexed, mut conflicts) = (0, 0);
         let (mut retry, mut rejected) = (Vec::new(), Vec::new());
         let mut problem = None;
-        for (item, outcome) in group.into_iter().zip(outcomes) {
+        for (mut item, outcome) in group.into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Indexed => {
                     indexed += 1;
+                    written.trace(item.span, "indexed");
                     written.created.extend(item.created_at);
                     written.users.insert(item.user_id);
                 }
                 Outcome::Conflict => {
                     conflicts += 1;
+                    written.trace(item.span, "indexed before");
                     written.users.insert(item.user_id);
                 }
                 Outcome::Rejected(error) => {
+                    item.span.fail(error.clone());
                     rejected.push(Dead {
                         record: item.record,
                         reason: Reason::Rejected,

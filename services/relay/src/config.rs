@@ -8,6 +8,7 @@ use commerce_core::{
     kafka::KafkaConfig,
     postgres::PostgresConfig,
     telemetry::LogConfig,
+    trace::TraceConfig,
 };
 
 /// How the relay runs.
@@ -20,6 +21,7 @@ pub struct Config {
     pub batch_size: usize,
     /// The longest time between two looks into the outbox when nobody wakes the relay.
     pub poll_interval: Duration,
+    pub traces: TraceConfig,
 }
 
 impl Config {
@@ -31,6 +33,7 @@ impl Config {
         let kafka = KafkaConfig::from_env(&mut env);
         let batch_size = env.number("RELAY_BATCH_SIZE", 5_000, 1, 100_000);
         let poll_interval = env.duration("RELAY_POLL_INTERVAL", Duration::from_millis(100));
+        let traces = TraceConfig::from_env(&mut env, "commerce-relay");
         env.finish(|| {
             let config = Self {
                 admin_addr: admin_addr?,
@@ -38,6 +41,7 @@ impl Config {
                 kafka: kafka?,
                 batch_size: batch_size?,
                 poll_interval: poll_interval?,
+                traces: traces?,
             };
             Some((config, logs?))
         })

@@ -5,6 +5,7 @@
 //! checkpoint with a new producer.
 
 use std::{
+    collections::HashMap,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -13,6 +14,7 @@ use chrono::SecondsFormat;
 use commerce_core::{
     event::header,
     kafka::{Brokers, KafkaConfig},
+    trace::{Role, Span, Tracer},
 };
 use rdkafka::{
     ClientContext, Message as _, Statistics,
@@ -49,6 +51,9 @@ pub struct Producer {
     /// Gone only while this is dropped.
     inner: Option<ThreadedProducer<Outcomes>>,
     topic_prefix: String,
+    tracer: Tracer,
+    /// Of the events under way that are traced, by ticket.
+    spans: HashMap<usize, Span>,
 }
 
 /// Filled by the producer's own thread.
@@ -62,7 +67,7 @@ struct Outcomes {
 
 impl Producer {
     /// Connects in the background.
-    pub fn new(kafka: &KafkaConfig, batch_size: usize) -> Result<Self, Error> {
+    pub fn new(kafka: &KafkaConfig, batch_size: usize, tracer: Tracer) -> Result<Self, Error> {
         let mut client = kafka.watched_client("commerce-relay");
         client
             .set("enable.idempotence", "true")
@@ -87,11 +92,13 @@ impl Producer {
         Ok(Self {
             inner: Some(inner),
             topic_prefix: kafka.topic_prefix.clone(),
+            tracer,
+            spans: HashMap::new(),
         })
     }
 
     /// Hands an event over. `ticket` comes back in its [`Delivery`], unless this refuses it.
-    pub fn send(&self, ticket: usize, event: &Event<'_>) -> Result<(), Refusal> {
+    pub fn send(&mut self, ticket: usize, event: &Event<'_>) -> Result<(), Refusal> {
         let topic = format!("{}{}", self.topic_prefix, event.kind);
         let (id, time) = (
             event.id.to_string(),
@@ -106,7 +113,9 @@ impl Producer {
             .insert(text(header::TIME, &time))
             .insert(text(header::CONTENT_TYPE, "application/json"))
             .insert(text(header::CORRELATION_ID, event.correlation_id));
-        let headers = match event.traceparent {
+        let span = self.span(event, &topic);
+        let own = span.traceparent();
+        let headers = match own.as_deref().or(event.traceparent) {
             Some(traceparent) => headers.insert(text(header::TRACEPARENT, traceparent)),
             None => headers,
         };
@@ -117,15 +126,48 @@ impl Producer {
         let Some(producer) = &self.inner else {
             return Err(Refusal::Kafka("the producer is closed".to_owned()));
         };
-        producer.send(record).map_err(|(error, _)| self.refusal(&error))
+        producer.send(record).map_err(|(error, _)| self.refusal(&error))?;
+        if span.is_recording() {
+            self.spans.insert(ticket, span);
+        }
+        Ok(())
+    }
+
+    /// It lasts until Kafka has acknowledged the event or refused it.
+    fn span(&self, event: &Event<'_>, topic: &str) -> Span {
+        let mut span = self
+            .tracer
+            .event(Role::Producer, event.traceparent, || format!("send {topic}"));
+        if span.is_recording() {
+            span.set("messaging.system", "kafka");
+            span.set("messaging.operation.type", "send");
+            span.set("messaging.destination.name", topic.to_owned());
+            span.set("messaging.message.id", event.id.to_string());
+            span.set("correlation.id", event.correlation_id.to_owned());
+        }
+        span
     }
 
     /// What happened since the last call.
     #[must_use]
-    pub fn deliveries(&self) -> Vec<Delivery> {
-        self.outcomes()
+    pub fn deliveries(&mut self) -> Vec<Delivery> {
+        let deliveries = self
+            .outcomes()
             .map(|outcomes| mem::take(&mut *lock(&outcomes.deliveries)))
-            .unwrap_or_default()
+            .unwrap_or_default();
+        if !self.spans.is_empty() {
+            self.end_spans(&deliveries);
+        }
+        deliveries
+    }
+
+    fn end_spans(&mut self, deliveries: &[Delivery]) {
+        for Delivery { ticket, result } in deliveries {
+            let span = self.spans.remove(ticket);
+            if let (Some(mut span), Err(Refusal::Event(why) | Refusal::Kafka(why))) = (span, result) {
+                span.fail(why.clone());
+            }
+        }
     }
 
     /// Waits until there are deliveries. Cancel safe.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use commerce_core::trace::Tracer;
 use sqlx::postgres::PgRow;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -95,6 +96,7 @@ impl<'a> Pump<'a> {
     pub async fn start(
         config: &'a Config,
         report: &'a Report,
+        tracer: &Tracer,
         lease: &'a mut Lease,
         checkpoint: Checkpoint,
     ) -> Result<Self, Error> {
@@ -105,7 +107,7 @@ impl<'a> Pump<'a> {
             config,
             report,
             lease,
-            producer: Producer::new(&config.kafka, config.batch_size)?,
+            producer: Producer::new(&config.kafka, config.batch_size, tracer.clone())?,
             reader: None,
             tracker: Tracker::new(checkpoint.clone()),
             lanes: Lanes::new(heads.iter().map(|head| head.lane).collect()),

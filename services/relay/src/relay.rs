@@ -7,6 +7,7 @@ use commerce_core::{
     event::{EventType, WAKE_CHANNEL},
     postgres::PostgresConfig,
     topics,
+    trace::Tracer,
 };
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -43,6 +44,7 @@ pub struct Relay {
     kafka: Gate,
     events: Gate,
     pool: PgPool,
+    tracer: Tracer,
 }
 
 impl Relay {
@@ -66,6 +68,7 @@ impl Relay {
             ..config.postgres.clone()
         }
         .pool("relay-listener");
+        let tracer = Tracer::new(&config.traces).map_err(io::Error::other)?;
         Ok(Self {
             config,
             holder,
@@ -75,6 +78,7 @@ impl Relay {
             kafka,
             events,
             pool,
+            tracer,
         })
     }
 
@@ -94,6 +98,7 @@ impl Relay {
             kafka,
             events,
             pool,
+            tracer,
         } = self;
         let run = Run {
             config,
@@ -103,6 +108,7 @@ impl Relay {
             kafka,
             events,
             pool,
+            tracer: tracer.clone(),
         };
         // The admin port answers until the last event is drained.
         let drained = CancellationToken::new();
@@ -111,6 +117,7 @@ impl Relay {
                 () = run.supervise(&stop) => {}
                 () = run.watch_kafka() => {}
             }
+            tracer.shut_down().await;
             drained.cancel();
             Ok(())
         };
@@ -126,6 +133,7 @@ struct Run {
     kafka: Gate,
     events: Gate,
     pool: PgPool,
+    tracer: Tracer,
 }
 
 impl Run {
@@ -172,7 +180,7 @@ impl Run {
         stop: &CancellationToken,
     ) -> Result<(), Error> {
         let wake = Wake::on(self.pool.clone(), WAKE_CHANNEL);
-        let mut pump = Pump::start(&self.config, &self.report, lease, checkpoint).await?;
+        let mut pump = Pump::start(&self.config, &self.report, &self.tracer, lease, checkpoint).await?;
         let observe = |flow: Flow<'_>| match flow {
             Flow::Flowing => self.events.pass(),
             Flow::Stalled(None) => self.events.fail("Kafka acknowledges nothing"),

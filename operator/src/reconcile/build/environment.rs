@@ -3,7 +3,11 @@
 use k8s_openapi::api::core::v1::EnvVar;
 
 use super::{
-    super::validate::{Elasticsearch, Kafka, Pipeline, Postgres, Redis},
+    super::{
+        names::Component,
+        validate::{Elasticsearch, Kafka, Pipeline, Postgres, Redis},
+    },
+    child_name,
     pod::{Mount, path, variable},
 };
 
@@ -102,6 +106,21 @@ impl<'a> Environment<'a> {
         self.set("REDIS_KEY_PREFIX", &redis.connect.key_prefix)
     }
 
+    /// Where the component's traces go, if the pipeline is traced.
+    fn tracing(self, pipeline: &Pipeline, component: Component) -> Self {
+        let Some(tracing) = &pipeline.tracing else {
+            return self;
+        };
+        self.set("OTEL_EXPORTER_OTLP_ENDPOINT", &tracing.otlp_endpoint)
+            .set("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+            .set("OTEL_TRACES_SAMPLER_ARG", tracing.sampling_ratio)
+            .set("OTEL_SERVICE_NAME", child_name(&pipeline.name, component))
+            .set(
+                "OTEL_RESOURCE_ATTRIBUTES",
+                format!("k8s.namespace.name={}", pipeline.namespace),
+            )
+    }
+
     fn mount(
         mut self,
         store: &'static str,
@@ -123,6 +142,7 @@ pub fn api(pipeline: &Pipeline) -> Environment<'_> {
         .redis(&pipeline.redis)
         .set("IDEMPOTENCY_TTL", &pipeline.redis.idempotency_ttl)
         .set("SEARCH_CACHE_TTL", &pipeline.redis.search_cache_ttl)
+        .tracing(pipeline, Component::Api)
 }
 
 /// The relay's variables and files.
@@ -132,6 +152,7 @@ pub fn relay(pipeline: &Pipeline) -> Environment<'_> {
         .kafka(&pipeline.kafka)
         .set("RELAY_BATCH_SIZE", pipeline.relay.batch_size)
         .set("RELAY_POLL_INTERVAL", &pipeline.relay.poll_interval)
+        .tracing(pipeline, Component::Relay)
 }
 
 /// The indexer's variables and files.
@@ -148,6 +169,7 @@ pub fn indexer(pipeline: &Pipeline) -> Environment<'_> {
         .set("INDEXER_BULK_MAX_DOCUMENTS", pipeline.indexer.max_documents)
         .set("INDEXER_BULK_MAX_BYTES", pipeline.indexer.max_bytes)
         .set("INDEXER_BULK_MAX_DELAY", &pipeline.indexer.max_delay)
+        .tracing(pipeline, Component::Indexer)
 }
 
 /// The migration's variables and files.

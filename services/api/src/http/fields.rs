@@ -120,7 +120,7 @@ impl Body {
             self.errors.missing(name, &accepted);
             return None;
         };
-        let number = value.as_i64().filter(|number| range.contains(number));
+        let number = whole(&value).filter(|number| range.contains(number));
         if number.is_none() {
             self.errors.wrong(name, &value.to_string(), &accepted);
         }
@@ -240,6 +240,15 @@ impl Body {
         self.asked.push(name);
         self.values.shift_remove(name)
     }
+}
+
+/// A number without a fraction, however it is written: to JSON Schema, 2.0 is as whole as 2.
+fn whole(value: &Value) -> Option<i64> {
+    /// From here on, a number with a fraction part can't be told from its neighbours.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    #[allow(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
+    let truncated = |number: f64| (number.fract() == 0.0 && number.abs() < EXACT).then_some(number as i64);
+    value.as_i64().or_else(|| truncated(value.as_f64()?))
 }
 
 /// The parameters of a query string.

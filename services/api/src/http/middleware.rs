@@ -12,10 +12,11 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use commerce_core::trace::{Span, TRACEPARENT, Tracer};
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
-use crate::{problem::Problem, state::Shared};
+use crate::{metrics::Route, problem::Problem, state::Shared};
 
 use super::rules;
 
@@ -25,29 +26,24 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// The id that a request is known by in answers, logs, events and the index.
 #[derive(Debug, Clone)]
-pub struct CorrelationId(HeaderValue, String);
+pub struct CorrelationId(HeaderValue);
 
 impl CorrelationId {
     /// The caller's, if it gave a usable one; else a new one.
     fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(X_CORRELATION_ID);
-        let usable = given.and_then(|value| {
-            Some((
-                value.clone(),
-                (rules::CORRELATION_ID.parse)(value.to_str().ok()?)?,
-            ))
-        });
-        if let Some((value, text)) = usable {
-            return Self(value, text);
+        let usable = |value: &&HeaderValue| value.to_str().is_ok_and(rules::is_correlation_id);
+        if let Some(given) = headers.get(X_CORRELATION_ID).filter(usable) {
+            return Self(given.clone());
         }
-        let text = Uuid::new_v4().to_string();
-        let value = HeaderValue::try_from(&text).unwrap_or(HeaderValue::from_static("none"));
-        Self(value, text)
+        let mut text = Uuid::encode_buffer();
+        let text: &str = Uuid::new_v4().hyphenated().encode_lower(&mut text);
+        Self(HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("none")))
     }
 
     /// As text.
     pub fn as_str(&self) -> &str {
-        &self.1
+        // Only text gets in.
+        self.0.to_str().unwrap_or_default()
     }
 }
 
@@ -63,7 +59,8 @@ impl<S: Sync> FromRequestParts<S> for CorrelationId {
     }
 }
 
-/// Gives the request its correlation id and span, and the answer its header; completes problems; logs and counts.
+/// Gives the request its correlation id, span and time limit, and the answer its header; completes problems; logs, counts
+/// and traces.
 pub async fn observe(
     State(app): State<Shared>,
     route: Option<MatchedPath>,
@@ -72,15 +69,17 @@ pub async fn observe(
 ) -> Response {
     let started = Instant::now();
     let method = known(request.method());
+    let route = Route::new(route);
     let correlation_id = CorrelationId::of(request.headers());
-    request.extensions_mut().insert(correlation_id.clone());
+    let mut trace = begin_trace(&app.tracer, method, &route, &mut request);
     let span = info_span!(
         "request",
         correlationId = correlation_id.as_str(),
         method,
         path = request.uri().path()
     );
-    let mut response = next.run(request).instrument(span.clone()).await;
+    request.extensions_mut().insert(correlation_id.clone());
+    let mut response = limit_time(next.run(request)).instrument(span.clone()).await;
     let _entered = span.enter();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         *response.body_mut() = problem.render(correlation_id.as_str());
@@ -90,7 +89,13 @@ pub async fn observe(
         .headers_mut()
         .insert(X_CORRELATION_ID, correlation_id.0.clone());
     let status = response.status().as_u16();
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    if trace.is_recording() {
+        trace.set("http.response.status_code", i64::from(status));
+        trace.set("correlation.id", correlation_id.as_str().to_owned());
+        if status >= 500 {
+            trace.fail("");
+        }
+    }
     app.metrics.answered(method, route, status, started.elapsed());
     tracing::debug!(
         status,
@@ -100,9 +105,30 @@ pub async fn observe(
     response
 }
 
+/// The request's span in its trace. Where it is recorded, what the handlers see as the caller's trace context is the
+/// span's own, so that whatever they hand it on to continues from here.
+fn begin_trace(tracer: &Tracer, method: &'static str, route: &Route, request: &mut Request) -> Span {
+    if !tracer.is_on() {
+        return Span::default();
+    }
+    let given = request.headers().get(TRACEPARENT);
+    let mut span = tracer.request(method, given.and_then(|value| value.to_str().ok()));
+    if let Some(own) = span
+        .traceparent()
+        .and_then(|text| HeaderValue::try_from(text).ok())
+    {
+        request.headers_mut().insert(TRACEPARENT, own);
+        span.rename(format!("{method} {}", route.as_str()));
+        span.set("http.request.method", method);
+        span.set("http.route", route.as_str().to_owned());
+        span.set("url.path", request.uri().path().to_owned());
+    }
+    span
+}
+
 /// Gives up on a request that takes too long, whatever it is that takes long.
-pub async fn limit_time(request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(TIME_LIMIT, next.run(request)).await;
+async fn limit_time(answer: impl Future<Output = Response>) -> Response {
+    let answer = tokio::time::timeout(TIME_LIMIT, answer).await;
     answer.unwrap_or_else(|_| {
         let cause = format!("not done within {} s", TIME_LIMIT.as_secs());
         Problem::unavailable("answering this request", &cause).into_response()

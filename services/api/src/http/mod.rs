@@ -1,5 +1,6 @@
 //! The HTTP interface: one file for each action, laid out like the paths.
 
+mod docs;
 mod etag;
 mod fields;
 mod middleware;
@@ -12,7 +13,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
     http::{HeaderValue, header},
-    middleware::{from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::IntoResponse,
     routing::get,
 };
@@ -44,10 +45,11 @@ pub fn router(app: Shared) -> Router {
     let (router, _) = routes().split_for_parts();
     router
         .route("/openapi.json", get(document))
+        .route("/docs", get(docs::page))
+        .route("/docs/{file}", get(docs::file))
         .fallback(async || Problem::no_such_path())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(from_fn(middleware::limit_time))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn_with_state(app.clone(), middleware::observe))
         .with_state(app)

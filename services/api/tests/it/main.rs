@@ -8,6 +8,8 @@
 )]
 
 mod cancel;
+mod docs;
+mod fuzz;
 mod group_commit;
 mod ledger;
 mod migrate;
@@ -19,5 +21,6 @@ mod race;
 mod search;
 mod support;
 mod timeline;
+mod traces;
 mod trouble;
 mod validation;

@@ -1,5 +1,7 @@
 //! What every answer has in common, and what is refused before an action sees it.
 
+use std::collections::BTreeSet;
+
 use pretty_assertions::assert_eq;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -102,16 +104,25 @@ async fn the_document_describes_what_is_served() {
             "/skus/{id}/stock"
         ]
     );
+    let mut ids = BTreeSet::new();
     for path in document["paths"].as_object().unwrap().values() {
         for operation in path.as_object().unwrap().values() {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_owned()), "{id} is there twice");
             let responses = operation["responses"].as_object().unwrap();
-            for status in ["400", "503"] {
+            for status in ["400", "500", "503"] {
                 assert!(responses.contains_key(status), "{status} is not in {operation}");
             }
             assert!(
                 responses.contains_key("200") || responses.contains_key("201"),
                 "{operation}"
             );
+            for (status, response) in responses {
+                assert!(
+                    response["headers"]["X-Correlation-Id"].is_object(),
+                    "{status} of {id}"
+                );
+            }
             for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {
                 let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
                 assert_eq!(schema, "#/components/schemas/Problem", "{status} of {operation}");

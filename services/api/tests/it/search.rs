@@ -38,7 +38,7 @@ fn order(number: i64) -> Value {
     })
 }
 
-async fn index(config: &ElasticsearchConfig, orders: impl IntoIterator<Item = i64>) {
+pub async fn index(config: &ElasticsearchConfig, orders: impl IntoIterator<Item = i64>) {
     let operations: Vec<BulkOperation<Value>> = orders
         .into_iter()
         .map(|number| {

@@ -7,6 +7,7 @@ use commerce_core::{
     elasticsearch::ElasticsearchConfig,
     index::{self, IndexSpec},
     testing::{Database, shared},
+    trace::TraceConfig,
 };
 use reqwest::{Method, header::HeaderMap};
 use serde_json::Value;
@@ -205,6 +206,7 @@ pub async fn config(database: &Database) -> Config {
         group_commit: GroupCommit::default(),
         idempotency_ttl: Duration::from_mins(1),
         search_cache_ttl: Duration::from_mins(1),
+        traces: TraceConfig::default(),
         // On a busy machine Redis must not pass for one that is away.
         cache_budget: Duration::from_secs(5),
     }

@@ -10,8 +10,7 @@ const SKU: &str = "a whole number from 1 to 9223372036854775807";
 const QUANTITY: &str = "a whole number from 1 to 1000";
 const USER: &str = "text of 1 to 128 characters without control characters";
 const KEY: &str = "1 to 255 visible ASCII characters";
-const TIME: &str =
-    "an RFC 3339 time from 1970 to 9999 such as 2026-01-31T12:00:00Z (a plus sign is written %2B)";
+const TIME: &str = "an RFC 3339 time such as 2026-01-31T12:00:00Z (a plus sign is written %2B)";
 const CURSOR: &str = "the cursor from the Link header of another page";
 
 fn fields(answer: &Answer) -> Vec<(String, String)> {
@@ -53,7 +52,8 @@ async fn bad_orders_are_refused_field_by_field() {
             takes("4294967297", QUANTITY),
         ),
         ("quantity", json!("two"), takes("\"two\"", QUANTITY)),
-        ("quantity", json!(1e2), takes("100.0", QUANTITY)),
+        ("quantity", json!(1e4), takes("10000.0", QUANTITY)),
+        ("quantity", json!(0.5), takes("0.5", QUANTITY)),
         ("userId", json!(""), takes("\"\"", USER)),
         ("userId", json!(7), takes("7", USER)),
         ("userId", json!("a\u{0}b"), takes("\"a\\u0000b\"", USER)),
@@ -138,6 +138,15 @@ async fn the_keys_in_header_and_body_must_agree() {
 }
 
 #[tokio::test]
+async fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
+    let (api, _pool) = Api::with_catalogue().await;
+    assert_eq!(
+        api.order(&json!({"skuId": 1.0, "quantity": 1e1})).await.status,
+        200
+    );
+}
+
+#[tokio::test]
 async fn what_may_be_left_out_may_be_null() {
     let (api, pool) = Api::with_catalogue().await;
     let request = json!({"skuId": 1, "quantity": 1, "userId": null, "idempotencyKey": null});
@@ -200,11 +209,6 @@ async fn bad_paths_and_parameters_are_refused() {
             "/search/orders?createdTo=2026-01-31T12:00:00+01:00",
             "createdTo",
             takes("\"2026-01-31T12:00:00 01:00\"", TIME),
-        ),
-        (
-            "/search/orders?createdTo=1969-01-01T00:00:00Z",
-            "createdTo",
-            takes("\"1969-01-01T00:00:00Z\"", TIME),
         ),
         (
             "/search/orders?limit=101",

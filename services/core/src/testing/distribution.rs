@@ -1,4 +1,4 @@
-//! Where the stores' programs are.
+//! Where the programs are that tests run.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,25 +13,37 @@ use crate::config::Env;
 /// The folder that `e2e/cluster/stores` made; that script runs once per process.
 pub(super) async fn stores() -> Result<&'static Path, Error> {
     static STORES: OnceCell<PathBuf> = OnceCell::const_new();
-    let folder = STORES.get_or_try_init(|| async {
-        match Env::from_process().optional_text("COMMERCE_STORES") {
-            Some(folder) => Ok(PathBuf::from(folder)),
-            None => assemble().await,
-        }
-    });
-    Ok(folder.await?)
+    Ok(STORES
+        .get_or_try_init(|| folder("stores", "COMMERCE_STORES"))
+        .await?)
 }
 
-async fn assemble() -> Result<PathBuf, Error> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../e2e/cluster/stores");
+/// The Python of the environment that `e2e/cluster/schemathesis` made, with the packages `schemathesis` and
+/// `openapi_spec_validator`; `COMMERCE_SCHEMATHESIS` names an environment to take instead.
+pub async fn schemathesis() -> Result<PathBuf, Error> {
+    Ok(folder("schemathesis", "COMMERCE_SCHEMATHESIS")
+        .await?
+        .join("bin/python"))
+}
+
+/// What `variable` names, else what the script prints.
+async fn folder(script: &str, variable: &str) -> Result<PathBuf, Error> {
+    match Env::from_process().optional_text(variable) {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => assemble(script, variable).await,
+    }
+}
+
+async fn assemble(script: &str, variable: &str) -> Result<PathBuf, Error> {
+    let script = format!("{}/../../e2e/cluster/{script}", env!("CARGO_MANIFEST_DIR"));
     let problem = |problem: String| Error::Distribution(format!("{script} {problem}"));
-    let output = Command::new(script)
+    let output = Command::new(&script)
         .stdin(Stdio::null())
         .output()
         .await
         .map_err(|error| {
             problem(format!(
-                "could not be run: {error}; COMMERCE_STORES may name a folder with them"
+                "could not be run: {error}; {variable} may name the folder that it would make"
             ))
         })?;
     if !output.status.success() {

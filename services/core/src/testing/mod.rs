@@ -8,8 +8,9 @@
 //! a database, topics, an index and keys that nobody else uses.
 //!
 //! The programs are put together by `e2e/cluster/stores`, which is run once per process; `COMMERCE_STORES` names a
-//! folder to take instead.
+//! folder to take instead. [`schemathesis`] is found the same way.
 
+mod collector;
 mod distribution;
 mod elasticsearch;
 mod kafka;
@@ -20,6 +21,8 @@ mod redis;
 mod shared;
 
 pub use self::{
+    collector::{Collected, Collector},
+    distribution::schemathesis,
     elasticsearch::Elasticsearch,
     kafka::Kafka,
     postgres::{Durability, Postgres},
@@ -31,7 +34,7 @@ pub use self::{
 /// Why a store is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("finding the stores' programs: {0}")]
+    #[error("finding the programs that tests run: {0}")]
     Distribution(String),
     #[error("{action} of {store}: {source}")]
     Process {

@@ -9,4 +9,5 @@ mod poison;
 mod rebalances;
 mod running;
 mod throughput;
+mod traces;
 mod world;

@@ -12,6 +12,7 @@ use commerce_core::{
     redis::RedisConfig,
     testing::{Elasticsearch, Kafka, Redis, shared},
     topics::{self, TopicSpec},
+    trace::TRACEPARENT,
 };
 use commerce_indexer::Config;
 use elasticsearch::{CountParts, GetParts, SearchParts, indices::IndicesRefreshParts};
@@ -19,7 +20,7 @@ use futures::future::join_all;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer as _, StreamConsumer},
-    message::{Headers as _, OwnedMessage},
+    message::{Header, Headers as _, OwnedHeaders, OwnedMessage},
     producer::{FutureProducer, FutureRecord},
 };
 use serde_json::{Value, json};
@@ -185,6 +186,27 @@ impl World {
                 result.map_err(|(error, _)| error)?;
             }
         }
+        Ok(())
+    }
+
+    /// Publishes one event with a trace context.
+    pub(crate) async fn publish_traced(&self, event: &OrderEvent, traceparent: &str) -> Result<()> {
+        let (topic, value) = (
+            self.kafka.topic(event.event_type.topic()),
+            serde_json::to_vec(event)?,
+        );
+        let header = Header {
+            key: TRACEPARENT,
+            value: Some(traceparent),
+        };
+        let record = FutureRecord::to(&topic)
+            .key(&event.order_id)
+            .payload(&value)
+            .headers(OwnedHeaders::new().insert(header));
+        self.producer
+            .send(record, PATIENCE)
+            .await
+            .map_err(|(error, _)| error)?;
         Ok(())
     }
 

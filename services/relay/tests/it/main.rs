@@ -7,4 +7,5 @@ mod random;
 mod status;
 mod support;
 mod throughput;
+mod traces;
 mod windows;

@@ -28,10 +28,12 @@ use crate::{
 #[utoipa::path(
     post,
     path = "/orders/{id}/cancel",
+    operation_id = "cancelOrder",
     tag = "orders",
     params(
-        ("id" = String, Path, description = "The order's id", pattern = "^[1-9][0-9]{0,18}$"),
-        ("If-Match" = Option<String>, Header, description = "The ETag of the order to cancel; 412 where it has changed since"),
+        ("id" = i64, Path, description = "The order's id", minimum = 1, maximum = 9_223_372_036_854_775_807_i64),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the order to cancel; 412 where it has changed since",
+            pattern = r#"^(\*|(W/)?"[!#-~]*"( ?, ?(W/)?"[!#-~]*")*)$"#),
     ),
     responses(
         (status = 200, description = "The order is cancelled", body = Order, headers(

@@ -40,13 +40,18 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[allow(dead_code, reason = "only its description is used")]
 pub struct OrderRequest {
     /// What to order.
-    #[schema(minimum = 1, example = 1)]
+    #[schema(minimum = 1, maximum = 9_223_372_036_854_775_807_i64, example = 1)]
     sku_id: i64,
     /// How many pieces.
     #[schema(minimum = 1, maximum = 1000, example = 2)]
     quantity: i32,
     /// Who orders; `anonymous` where absent.
-    #[schema(min_length = 1, max_length = 128, example = "ada")]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+        example = "ada"
+    )]
     user_id: Option<String>,
     /// One key of a user, one order: a repeated request gets the first one's answer. May also be given as the header
     /// `Idempotency-Key`; where both are there, they must agree.
@@ -70,6 +75,7 @@ pub struct OrderPlaced {
     #[schema(value_type = String, pattern = "^CREATED$")]
     status: Status,
     /// Of the request that placed the order.
+    #[schema(example = "5b0c64f6-6a11-4b5e-9d25-6f1d2a3c4b5e")]
     correlation_id: String,
 }
 
@@ -80,14 +86,15 @@ pub struct OrderPlaced {
 #[utoipa::path(
     post,
     path = "/orders",
+    operation_id = "placeOrder",
     tag = "orders",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same as `idempotencyKey` in the body; the \
-        key as it is or in double quotes")),
+    params(("Idempotency-Key" = inline(Option<String>), Header, description = "The same as `idempotencyKey` in the body; \
+        the key as it is or in double quotes", pattern = r#"^([!#-~][!-~]{0,254}|"[!#-\[\]-~]{1,255}")$"#)),
     request_body = OrderRequest,
     responses(
         (status = 200, description = "The order is placed", body = OrderPlaced, headers(
             ("Location" = String, description = "Path of the order"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` where this is the answer of an earlier request"),
+            ("Idempotency-Replayed" = String, description = "`true` where this is the answer of an earlier request; else absent"),
         )),
         BadRequest,
         (status = 404, description = "There is no such SKU", body = Problem, content_type = "application/problem+json"),

@@ -16,9 +16,10 @@ use crate::{
 #[utoipa::path(
     get,
     path = "/orders/{id}",
+    operation_id = "getOrder",
     tag = "orders",
     params(
-        ("id" = String, Path, description = "The order's id", pattern = "^[1-9][0-9]{0,18}$"),
+        ("id" = i64, Path, description = "The order's id", minimum = 1, maximum = 9_223_372_036_854_775_807_i64),
         ("If-None-Match" = Option<String>, Header, description = "An ETag from before; 304 where it is still the order's"),
     ),
     responses(

@@ -31,21 +31,23 @@ const PATH: &str = "/search/orders";
 #[utoipa::path(
     get,
     path = PATH,
+    operation_id = "searchOrders",
     tag = "search",
     params(
-        ("userId" = Option<String>, Query, description = "Who ordered", min_length = 1, max_length = 128),
-        ("skuId" = Option<i64>, Query, description = "What was ordered", minimum = 1),
+        ("userId" = Option<String>, Query, description = "Who ordered", min_length = 1, max_length = 128,
+            pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"),
+        ("skuId" = Option<i64>, Query, description = "What was ordered", minimum = 1, maximum = 9_223_372_036_854_775_807_i64),
         ("correlationId" = Option<String>, Query, description = "Of the request that placed the order",
             min_length = 1, max_length = 80, pattern = "^[!-~]+$"),
         ("status" = Option<String>, Query, pattern = "^(CREATED|CANCELLED)$"),
         ("createdFrom" = Option<String>, Query, description = "Placed then or later, to the millisecond", format = DateTime),
         ("createdTo" = Option<String>, Query, description = "Placed before then, to the millisecond", format = DateTime),
         ("limit" = Option<u16>, Query, description = "How many at most; 20 where absent", minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "From the header `Link` of the page before"),
+        ("cursor" = Option<String>, Query, description = "From the header `Link` of the page before", format = "cursor"),
     ),
     responses(
         (status = 200, description = "One page", body = Vec<Order>, headers(
-            ("Link" = Option<String>, description = "`rel=\"next\"`: the next page; absent on the last"),
+            ("Link" = String, description = "`rel=\"next\"`: the next page; absent on the last"),
             ("X-Cache" = String, description = "`HIT`: from the cache; `MISS`: not in it; `BYPASS`: the cache is away"),
         )),
         BadRequest,

@@ -17,8 +17,9 @@ use crate::{
 #[utoipa::path(
     get,
     path = "/orders/{id}/timeline",
+    operation_id = "getOrderTimeline",
     tag = "orders",
-    params(("id" = String, Path, description = "The order's id", pattern = "^[1-9][0-9]{0,18}$")),
+    params(("id" = i64, Path, description = "The order's id", minimum = 1, maximum = 9_223_372_036_854_775_807_i64)),
     responses(
         (status = 200, description = "The order's stages", body = Timeline),
         BadRequest,

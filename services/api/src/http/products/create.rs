@@ -27,7 +27,12 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(dead_code, reason = "only its description is used")]
 pub struct ProductRequest {
-    #[schema(min_length = 1, max_length = 200, example = "Kettle")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+        example = "Kettle"
+    )]
     name: String,
     /// What can be ordered of it; more can be added later.
     #[schema(max_items = 100)]
@@ -39,7 +44,12 @@ pub struct ProductRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(dead_code, reason = "only its description is used")]
 pub struct SkuRequest {
-    #[schema(min_length = 1, max_length = 200, example = "Kettle, red")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+        example = "Kettle, red"
+    )]
     name: String,
     /// Pieces that can be ordered.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_i64, example = 100)]
@@ -52,6 +62,7 @@ pub struct SkuRequest {
 #[utoipa::path(
     post,
     path = "/products",
+    operation_id = "addProduct",
     tag = "catalogue",
     request_body = ProductRequest,
     responses(

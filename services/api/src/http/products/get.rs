@@ -14,8 +14,9 @@ use crate::{
 #[utoipa::path(
     get,
     path = "/products/{id}",
+    operation_id = "getProduct",
     tag = "catalogue",
-    params(("id" = i64, Path, description = "The product's id", minimum = 1)),
+    params(("id" = i64, Path, description = "The product's id", minimum = 1, maximum = 9_223_372_036_854_775_807_i64)),
     responses(
         (status = 200, description = "The product", body = Product),
         BadRequest,

@@ -25,14 +25,15 @@ const PATH: &str = "/products";
 #[utoipa::path(
     get,
     path = PATH,
+    operation_id = "listProducts",
     tag = "catalogue",
     params(
         ("limit" = Option<u16>, Query, description = "How many at most; 20 where absent", minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "From the header `Link` of the page before"),
+        ("cursor" = Option<String>, Query, description = "From the header `Link` of the page before", format = "cursor"),
     ),
     responses(
         (status = 200, description = "One page", body = Vec<Product>, headers(
-            ("Link" = Option<String>, description = "`rel=\"next\"`: the next page; absent on the last"),
+            ("Link" = String, description = "`rel=\"next\"`: the next page; absent on the last"),
         )),
         BadRequest,
         StoreAway,

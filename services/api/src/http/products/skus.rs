@@ -23,9 +23,9 @@ use crate::{
 #[utoipa::path(
     post,
     path = "/products/{id}/skus",
-    operation_id = "create_sku",
+    operation_id = "addSku",
     tag = "catalogue",
-    params(("id" = i64, Path, description = "The product's id", minimum = 1)),
+    params(("id" = i64, Path, description = "The product's id", minimum = 1, maximum = 9_223_372_036_854_775_807_i64)),
     request_body = SkuRequest,
     responses(
         (status = 201, description = "The SKU", body = Sku, headers(

@@ -16,10 +16,10 @@ use crate::{
 #[utoipa::path(
     get,
     path = "/skus/{id}",
-    operation_id = "get_sku",
+    operation_id = "getSku",
     tag = "catalogue",
     params(
-        ("id" = i64, Path, description = "The SKU's id", minimum = 1),
+        ("id" = i64, Path, description = "The SKU's id", minimum = 1, maximum = 9_223_372_036_854_775_807_i64),
         ("If-None-Match" = Option<String>, Header, description = "An ETag from before; 304 where it is still the SKU's"),
     ),
     responses(

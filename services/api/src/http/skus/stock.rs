@@ -37,11 +37,12 @@ pub struct StockRequest {
 #[utoipa::path(
     put,
     path = "/skus/{id}/stock",
-    operation_id = "set_stock",
+    operation_id = "setStock",
     tag = "catalogue",
     params(
-        ("id" = i64, Path, description = "The SKU's id", minimum = 1),
-        ("If-Match" = String, Header, description = "The SKU's ETag, or `*` for whatever version it has"),
+        ("id" = i64, Path, description = "The SKU's id", minimum = 1, maximum = 9_223_372_036_854_775_807_i64),
+        ("If-Match" = String, Header, description = "The SKU's ETag, or `*` for whatever version it has",
+            pattern = r#"^(\*|(W/)?"[!#-~]*"( ?, ?(W/)?"[!#-~]*")*)$"#),
     ),
     request_body = StockRequest,
     responses(
