@@ -23,7 +23,7 @@ pub struct App {
     pub replays: Replays,
     pub documents: Documents,
     pub wake: Wake,
-    pub search: Search,
+    pub search: Arc<Search>,
     pub metrics: Metrics,
     /// The OpenAPI document, as it is served.
     pub openapi: Bytes,
