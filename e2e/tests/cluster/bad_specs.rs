@@ -52,6 +52,7 @@ fn new_specs() -> Vec<Case> {
         ("/redis/keyPrefix", json!("a b"), "redis.keyPrefix is letters"),
         ("/redis/idempotencyTtl", json!("a day"), "redis.idempotencyTtl is a duration"),
         ("/redis/searchCacheTtl", json!("2h"), "redis.searchCacheTtl must be between 1s and 1h"),
+        ("/redis/searchStaleIfError", json!("25h"), "redis.searchStaleIfError must be at most 24h"),
         ("/api/replicas", json!(-1), "spec.api.replicas"),
         ("/api/ingress/host", json!("http://example.com/"), "api.ingress.host is a host name"),
         ("/api/ingress", json!({"tlsSecretName": "tls"}), "api.ingress.tlsSecretName"),

@@ -45,6 +45,18 @@ pub struct RedisSpec {
             .message("redis.searchCacheTtl must be between 1s and 1h")
     )]
     pub search_cache_ttl: String,
+
+    /// Where Elasticsearch fails, searches are answered from the cache with answers up to this age, though orders may have
+    /// changed since; `0s` for never. Such answers say `X-Cache: STALE`.
+    #[serde(default = "search_stale_if_error")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,9}(ms|s|m|h))+$')")
+            .message("redis.searchStaleIfError is a duration such as 5m, or 0s for never: use the units ms, s, m and h"),
+        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || duration(self) <= duration('24h')")
+            .message("redis.searchStaleIfError must be at most 24h")
+    )]
+    pub search_stale_if_error: String,
 }
 
 fn idempotency_ttl() -> String {
@@ -53,4 +65,8 @@ fn idempotency_ttl() -> String {
 
 fn search_cache_ttl() -> String {
     "30s".into()
+}
+
+fn search_stale_if_error() -> String {
+    "5m".into()
 }

@@ -7,6 +7,8 @@ mod hosts;
 mod stores;
 mod workloads;
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
@@ -208,12 +210,25 @@ fn positive(field: &'static str, value: i32) -> Result<u32, Problem> {
 /// Gives the text back, since the services read the same notation.
 fn duration(field: &'static str, text: &str) -> Result<String, Problem> {
     let accepted = "a duration greater than zero, such as 250ms, 30s or 24h";
-    match humantime::parse_duration(text) {
-        Ok(duration) if !duration.is_zero() => Ok(text.to_owned()),
-        _ => Err(Problem::Field {
-            field,
-            value: text.to_owned(),
-            accepted,
-        }),
-    }
+    parsed_duration(field, text, accepted, |duration| !duration.is_zero())
+}
+
+/// One that may be zero, which turns something off.
+fn duration_or_zero(field: &'static str, text: &str) -> Result<String, Problem> {
+    parsed_duration(field, text, "a duration such as 30s or 5m, or 0s", |_| true)
+}
+
+fn parsed_duration(
+    field: &'static str,
+    text: &str,
+    accepted: &'static str,
+    fits: impl FnOnce(&Duration) -> bool,
+) -> Result<String, Problem> {
+    let duration = humantime::parse_duration(text).ok().filter(fits);
+    let problem = || Problem::Field {
+        field,
+        value: text.to_owned(),
+        accepted,
+    };
+    duration.map(|_| text.to_owned()).ok_or_else(problem)
 }

@@ -131,6 +131,11 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
             &[("redis/searchCacheTtl", r#""""#)],
             "redis.searchCacheTtl is a duration",
         ),
+        Refused(&[("redis/searchStaleIfError", r#""25h""#)], "at most 24h"),
+        Refused(
+            &[("redis/searchStaleIfError", r#""never""#)],
+            "redis.searchStaleIfError is a duration",
+        ),
         Refused(&[("relay/pollInterval", r#""1ms""#)], "between 10ms and 1m"),
         Refused(
             &[(

@@ -59,7 +59,7 @@ pub fn full() -> Value {
                 "settings": { "codec": "best_compression" },
             },
         },
-        "redis": { "secretRef": { "name": "cache" }, "keyPrefix": "shop:", "idempotencyTtl": "48h", "searchCacheTtl": "1m" },
+        "redis": { "secretRef": { "name": "cache" }, "keyPrefix": "shop:", "idempotencyTtl": "48h", "searchCacheTtl": "1m", "searchStaleIfError": "0s" },
         "api": {
             "replicas": 3,
             "resources": { "requests": { "cpu": 1 }, "limits": { "memory": "1Gi" } },

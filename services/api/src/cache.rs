@@ -1,17 +1,15 @@
 //! Redis, as the API uses it: to answer faster, never to answer at all.
 //!
-//! A call takes a fixed time at most. After one that failed, Redis is left alone for [`PAUSE`], so that a Redis that is away
-//! or slow costs one request per pause its budget and the others nothing.
+//! A call takes a fixed time at most. After one that failed, Redis is left alone for a while (see [`crate::breaker`]), so
+//! that a Redis that is away or slow costs one request per pause its budget and the others nothing.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use commerce_core::redis::RedisConfig;
-use redis::{FromRedisValue, Pipeline, aio::ConnectionManager};
+use prometheus_client::metrics::gauge::Gauge;
+use redis::{ErrorKind, FromRedisValue, Pipeline, aio::ConnectionManager};
 
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::breaker::Breaker;
 
 /// A handle on Redis.
 #[derive(Debug)]
@@ -31,13 +29,14 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Cache {
-    /// Connects when first used. No call takes longer than `budget`.
-    pub fn new(config: &RedisConfig, budget: Duration) -> redis::RedisResult<Self> {
+    /// Connects when first used. No call takes longer than `budget`. `breaker` shows whether Redis is used: 0 it is, 1 one
+    /// request tries it, 2 it is left alone.
+    pub fn new(config: &RedisConfig, budget: Duration, breaker: Gauge) -> redis::RedisResult<Self> {
         Ok(Self {
             connection: Connection(config.connection(budget)?),
             key_prefix: config.key_prefix.clone(),
             budget,
-            breaker: Breaker::new(),
+            breaker: Breaker::new(breaker),
         })
     }
 
@@ -46,87 +45,31 @@ impl Cache {
         &self.key_prefix
     }
 
-    /// What Redis answers; `None` where it does not within the budget.
+    /// What Redis answers; `None` where it does not within the budget, or refuses.
     pub async fn ask<T: FromRedisValue>(&self, commands: &Pipeline) -> Option<T> {
-        if !self.breaker.admits() {
-            return None;
-        }
+        let pass = self.breaker.admit()?;
         let mut connection = self.connection.0.clone();
-        match tokio::time::timeout(self.budget, commands.query_async(&mut connection)).await {
+        let failure = match tokio::time::timeout(self.budget, commands.query_async(&mut connection)).await {
             Ok(Ok(answer)) => {
-                self.breaker.closed();
-                Some(answer)
+                self.breaker.succeeded();
+                return Some(answer);
             }
-            Ok(Err(error)) => {
+            Ok(Err(error)) if is_reply(&error) => {
                 tracing::debug!(%error, "Redis refused; going on without it");
-                self.breaker.opened();
-                None
+                self.breaker.succeeded();
+                return None;
             }
-            Err(_) => {
-                tracing::debug!("Redis took too long; going on without it");
-                self.breaker.opened();
-                None
-            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} ms", self.budget.as_millis()),
+        };
+        if self.breaker.failed(pass) {
+            tracing::warn!(error = failure, "Redis is away or slow; going on without it");
         }
+        None
     }
 }
 
-/// Closed: calls pass. Open: none passes until the pause is over; then one does, and what becomes of it decides.
-#[derive(Debug)]
-struct Breaker {
-    created: Instant,
-    /// Milliseconds since `created` at which the pause ends; 0 when closed.
-    open_until: AtomicU64,
-}
-
-impl Breaker {
-    fn new() -> Self {
-        Self {
-            created: Instant::now(),
-            open_until: AtomicU64::new(0),
-        }
-    }
-
-    fn admits(&self) -> bool {
-        let until = self.open_until.load(Ordering::Relaxed);
-        let now = self.milliseconds(Duration::ZERO);
-        let next = self.milliseconds(PAUSE);
-        until == 0
-            || (now >= until
-                && self
-                    .open_until
-                    .compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed)
-                    .is_ok())
-    }
-
-    fn closed(&self) {
-        self.open_until.store(0, Ordering::Relaxed);
-    }
-
-    fn opened(&self) {
-        self.open_until.store(self.milliseconds(PAUSE), Ordering::Relaxed);
-    }
-
-    fn milliseconds(&self, later: Duration) -> u64 {
-        u64::try_from((self.created.elapsed() + later).as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_open_breaker_admits_one_call_after_each_pause() {
-        let breaker = Breaker::new();
-        assert!(breaker.admits() && breaker.admits());
-        breaker.opened();
-        assert!(!breaker.admits());
-        breaker.open_until.store(1, Ordering::Relaxed);
-        while breaker.milliseconds(Duration::ZERO) < 1 {}
-        assert!(breaker.admits());
-        assert!(!breaker.admits(), "the first one's result is awaited");
-        breaker.closed();
-        assert!(breaker.admits());
-    }
+/// Redis itself has said so (out of memory, still loading, …): that took no time, and other calls may do better.
+fn is_reply(error: &redis::RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }

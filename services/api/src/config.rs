@@ -13,6 +13,7 @@ use commerce_core::{
 
 /// Cached search answers must be gone before the generations they belong to, see [`commerce_core::search_cache`].
 const LONGEST_SEARCH_CACHE_TTL: Duration = Duration::from_hours(1);
+const LONGEST_SEARCH_STALE_IF_ERROR: Duration = Duration::from_hours(24);
 /// What a call of Redis may cost a request.
 const CACHE_BUDGET: Duration = Duration::from_millis(50);
 
@@ -27,11 +28,60 @@ pub struct Config {
     pub group_commit: GroupCommit,
     /// How long Redis remembers which order a key led to. PostgreSQL knows for as long as the order exists.
     pub idempotency_ttl: Duration,
-    /// How long a search answer is cached, at most.
-    pub search_cache_ttl: Duration,
+    pub search_cache: SearchCache,
     pub traces: TraceConfig,
     /// How long to wait for Redis before going on without it; 50 ms except in tests.
     pub cache_budget: Duration,
+}
+
+/// How search answers are cached; see `search` for what each is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SearchCache {
+    /// An answer that nothing invalidates is served for so long at most.
+    pub ttl: Duration,
+    /// Where Elasticsearch fails, an answer that is out of date is served up to this age; zero: never.
+    pub stale_if_error: Duration,
+    /// How long an answer is served without asking Redis whether it is still current.
+    pub trust: Duration,
+    /// How long one replica waits for another that asks Elasticsearch the same.
+    pub patience: Duration,
+}
+
+impl Default for SearchCache {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30),
+            stale_if_error: Duration::from_mins(5),
+            trust: Duration::from_millis(100),
+            patience: Duration::from_millis(300),
+        }
+    }
+}
+
+impl SearchCache {
+    /// Only the first two are variables; the others differ in tests only.
+    fn from_env(env: &mut Env) -> Option<Self> {
+        let default = Self::default();
+        let ttl = env.duration("SEARCH_CACHE_TTL", default.ttl);
+        if ttl.is_some_and(|ttl| ttl > LONGEST_SEARCH_CACHE_TTL) {
+            env.problem("SEARCH_CACHE_TTL is longer than 1h; it takes a duration of at most that");
+        }
+        let stale_if_error = env.parsed(
+            "SEARCH_STALE_IF_ERROR",
+            default.stale_if_error,
+            "a duration of at most 24h, such as 5m, or 0s for never",
+            |value| {
+                humantime::parse_duration(value)
+                    .ok()
+                    .filter(|age| *age <= LONGEST_SEARCH_STALE_IF_ERROR)
+            },
+        );
+        Some(Self {
+            ttl: ttl?,
+            stale_if_error: stale_if_error?,
+            ..default
+        })
+    }
 }
 
 /// How orders that come at the same time share transactions.
@@ -90,11 +140,8 @@ impl Config {
         let group_commit =
             GroupCommit::from_env(&mut env, postgres.as_ref().map(|postgres| postgres.pool_size));
         let idempotency_ttl = env.duration("IDEMPOTENCY_TTL", Duration::from_hours(24));
-        let search_cache_ttl = env.duration("SEARCH_CACHE_TTL", Duration::from_secs(30));
+        let search_cache = SearchCache::from_env(&mut env);
         let traces = TraceConfig::from_env(&mut env, "commerce-api");
-        if search_cache_ttl.is_some_and(|ttl| ttl > LONGEST_SEARCH_CACHE_TTL) {
-            env.problem("SEARCH_CACHE_TTL is longer than 1h; it takes a duration of at most that");
-        }
         env.finish(|| {
             Some(Self {
                 http_address: http_address?,
@@ -104,7 +151,7 @@ impl Config {
                 redis: redis?,
                 group_commit: group_commit?,
                 idempotency_ttl: idempotency_ttl?,
-                search_cache_ttl: search_cache_ttl?,
+                search_cache: search_cache?,
                 traces: traces?,
                 cache_budget: CACHE_BUDGET,
             })
@@ -118,7 +165,11 @@ mod tests {
 
     #[test]
     fn every_variable_that_is_missing_or_wrong_is_named() {
-        let env = Env::from_pairs([("HTTP_ADDR", "8080"), ("SEARCH_CACHE_TTL", "2h")]);
+        let env = Env::from_pairs([
+            ("HTTP_ADDR", "8080"),
+            ("SEARCH_CACHE_TTL", "2h"),
+            ("SEARCH_STALE_IF_ERROR", "25h"),
+        ]);
         let error = Config::from_env(env).unwrap_err().to_string();
         for name in [
             "HTTP_ADDR",
@@ -126,8 +177,18 @@ mod tests {
             "ELASTICSEARCH_URL",
             "REDIS_URL",
             "SEARCH_CACHE_TTL",
+            "SEARCH_STALE_IF_ERROR",
         ] {
             assert!(error.contains(name), "{name} is not in {error}");
+        }
+    }
+
+    #[test]
+    fn answers_that_are_out_of_date_can_be_done_without() {
+        for (value, seconds) in [("", 300), ("0s", 0), ("1h", 3600)] {
+            let mut env = Env::from_pairs([("SEARCH_STALE_IF_ERROR", value)]);
+            let found = SearchCache::from_env(&mut env).unwrap().stale_if_error;
+            assert_eq!(found, Duration::from_secs(seconds));
         }
     }
 }

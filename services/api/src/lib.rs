@@ -10,6 +10,7 @@ pub mod orders;
 pub mod seed;
 pub mod server;
 
+mod breaker;
 mod cache;
 mod catalogue;
 mod http;

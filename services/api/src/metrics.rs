@@ -1,5 +1,7 @@
 //! The API's metrics. No label holds anything a caller chose.
 
+mod search;
+
 use std::{
     hash::{Hash, Hasher},
     time::Duration,
@@ -17,6 +19,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+pub use self::search::{Level, Outcome, SearchMetrics};
+
 /// From 1 ms to 10 s.
 const LATENCY_BUCKETS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -29,8 +33,6 @@ pub struct Metrics {
     successes: Counter,
     recoveries: Counter,
     failures: Counter,
-    cache_hits: Counter,
-    cache_misses: Counter,
     latency: Family<RequestLabels, Histogram>,
 }
 
@@ -96,8 +98,6 @@ impl Metrics {
             successes: Counter::default(),
             recoveries: Counter::default(),
             failures: Counter::default(),
-            cache_hits: Counter::default(),
-            cache_misses: Counter::default(),
             latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
         };
         // The registry adds `_total` to the names of counters. Attempts are successes, recoveries and failures together.
@@ -117,16 +117,6 @@ impl Metrics {
                 "mcl_orders_create_failed",
                 "Requests to place an order that were refused or failed",
                 &metrics.failures,
-            ),
-            (
-                "mcl_cache_search_hit",
-                "Searches answered from Redis",
-                &metrics.cache_hits,
-            ),
-            (
-                "mcl_cache_search_miss",
-                "Searches answered from Elasticsearch",
-                &metrics.cache_misses,
             ),
         ];
         for (name, help, counter) in counters {
@@ -153,15 +143,6 @@ impl Metrics {
             OrderResult::Success => self.successes.inc(),
             OrderResult::Recovered => self.recoveries.inc(),
             OrderResult::Failed => self.failures.inc(),
-        };
-    }
-
-    /// A search was answered, by Redis or not.
-    pub fn searched(&self, from_cache: bool) {
-        if from_cache {
-            self.cache_hits.inc()
-        } else {
-            self.cache_misses.inc()
         };
     }
 

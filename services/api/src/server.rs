@@ -21,7 +21,7 @@ use crate::{
     cache::Cache,
     config::Config,
     http,
-    metrics::{IntakeMetrics, Metrics},
+    metrics::{IntakeMetrics, Metrics, SearchMetrics},
     monitor::Monitor,
     openapi,
     orders::{document::Documents, intake::Intake, replay::Replays},
@@ -50,6 +50,7 @@ impl Server {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let intake_metrics = IntakeMetrics::new(&mut registry);
+        let search_metrics = SearchMetrics::new(&mut registry);
         let readiness = Readiness::default();
         let monitor = Monitor::new(&readiness);
         let readers = config
@@ -64,18 +65,26 @@ impl Server {
         .pool("commerce-api");
         let client = config.elasticsearch.client(REQUEST_TIMEOUT)?;
         let alias = config.elasticsearch.index;
-        let cache =
-            Arc::new(Cache::new(&config.redis, config.cache_budget).context("preparing the Redis client")?);
+        let cache = Cache::new(&config.redis, config.cache_budget, search_metrics.breaker())
+            .context("preparing the Redis client")?;
+        let cache = Arc::new(cache);
+        let search = Search::new(
+            client.clone(),
+            alias.clone(),
+            cache.clone(),
+            config.search_cache,
+            search_metrics,
+        );
         let wake = Wake::default();
         let options = config.postgres.options.application_name("commerce-api");
         let (intake, committers) = Intake::new(&options, config.group_commit, &wake, intake_metrics);
         let app = Arc::new(App {
             pool: pool.clone(),
             intake,
-            replays: Replays::new(cache.clone(), config.idempotency_ttl),
+            replays: Replays::new(cache, config.idempotency_ttl),
             documents: Documents::new(client.clone(), alias.clone()),
             wake: wake.clone(),
-            search: Search::new(client.clone(), alias.clone(), cache, config.search_cache_ttl),
+            search: Arc::new(search),
             metrics,
             tracer: Tracer::new(&config.traces)?,
             openapi: openapi::document()

@@ -24,7 +24,7 @@ pub struct App {
     pub replays: Replays,
     pub documents: Documents,
     pub wake: Wake,
-    pub search: Search,
+    pub search: Arc<Search>,
     pub metrics: Metrics,
     pub tracer: Tracer,
     /// The OpenAPI document, as it is served.

@@ -142,6 +142,7 @@ pub fn api(pipeline: &Pipeline) -> Environment<'_> {
         .redis(&pipeline.redis)
         .set("IDEMPOTENCY_TTL", &pipeline.redis.idempotency_ttl)
         .set("SEARCH_CACHE_TTL", &pipeline.redis.search_cache_ttl)
+        .set("SEARCH_STALE_IF_ERROR", &pipeline.redis.search_stale_if_error)
         .tracing(pipeline, Component::Api)
 }
 

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-use super::{Problem, SecretKey, Secrets, duration, hosts, positive};
+use super::{Problem, SecretKey, Secrets, duration, duration_or_zero, hosts, positive};
 use crate::crd::{ElasticsearchSpec, KafkaSpec, Migrations, PostgresSpec, RedisSpec, UriSecretRef};
 
 /// `spec.postgres`.
@@ -59,6 +59,7 @@ pub struct Redis {
     pub files: Vec<SecretKey>,
     pub idempotency_ttl: String,
     pub search_cache_ttl: String,
+    pub search_stale_if_error: String,
 }
 
 /// Checks `spec.postgres`.
@@ -252,6 +253,7 @@ pub fn redis(
         files: vec![at],
         idempotency_ttl: duration("redis.idempotencyTtl", &spec.idempotency_ttl)?,
         search_cache_ttl: duration("redis.searchCacheTtl", &spec.search_cache_ttl)?,
+        search_stale_if_error: duration_or_zero("redis.searchStaleIfError", &spec.search_stale_if_error)?,
     })
 }
 

@@ -1,13 +1,5 @@
 //! Orders that are in the index are found, page by page, and cached until they change.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-
 use commerce_core::{
     elasticsearch::ElasticsearchConfig,
     redis::RedisConfig,
@@ -19,13 +11,11 @@ use futures::future::join_all;
 use pretty_assertions::assert_eq;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
 
-use crate::support::{Answer, Api, PATIENCE, catalogue, config, orders_index, until};
+use crate::{
+    proxy::{Passing, Proxy},
+    support::{Answer, Api, PATIENCE, calls, catalogue, config, orders_index, until},
+};
 
 /// An indexed order; every third one was placed in the same millisecond as the one before.
 fn order(number: i64) -> Value {
@@ -68,7 +58,7 @@ async fn api() -> (Api, ElasticsearchConfig, RedisConfig) {
     (Api::start(config).await, stores.0, stores.1)
 }
 
-fn ids(answer: &Answer) -> Vec<i64> {
+pub fn ids(answer: &Answer) -> Vec<i64> {
     assert_eq!(answer.status, 200, "{answer:?}");
     let orders: Vec<Value> = serde_json::from_str(&answer.body).unwrap();
     orders
@@ -261,35 +251,6 @@ async fn before_there_is_an_index_searches_are_unavailable() {
     api.get("/search/orders").await.assert_problem(503);
 }
 
-/// Passes everything on to `target`, but the searches only when `open` allows; counts them.
-async fn gate(target: SocketAddr, open: Arc<Semaphore>, searches: Arc<AtomicUsize>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut caller, _)) = listener.accept().await {
-            let (open, searches) = (open.clone(), searches.clone());
-            tokio::spawn(async move {
-                let mut server = TcpStream::connect(target).await.unwrap();
-                let (mut questions, mut to_caller) = caller.split();
-                let (mut answers, mut to_server) = server.split();
-                let up = async {
-                    let mut buffer = vec![0; 65_536];
-                    while let Ok(length @ 1..) = questions.read(&mut buffer).await {
-                        if String::from_utf8_lossy(&buffer[..length]).contains("/_search") {
-                            searches.fetch_add(1, Ordering::SeqCst);
-                            drop(open.acquire().await.unwrap());
-                        }
-                        to_server.write_all(&buffer[..length]).await.unwrap();
-                    }
-                };
-                let down = async { drop(tokio::io::copy(&mut answers, &mut to_caller).await) };
-                tokio::join!(up, down);
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_question_answers_all_who_ask_it_at_the_same_time() {
     let redis = Redis::start().await.unwrap();
@@ -297,24 +258,15 @@ async fn one_question_answers_all_who_ask_it_at_the_same_time() {
     config.redis = RedisConfig::new(&SecretString::from(redis.url()), "shop:").unwrap();
     config.elasticsearch = orders_index().await;
     index(&config.elasticsearch, 1..=3).await;
-    let target = config.elasticsearch.url.socket_addrs(|| None).unwrap()[0];
-    let (open, searches) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-    let address = gate(target, open.clone(), searches.clone()).await;
-    config.elasticsearch.url = format!("http://{address}").parse().unwrap();
+    let proxy = Proxy::before_elasticsearch(&mut config.elasticsearch).await;
     let client = config.redis.client.clone();
     let api = Api::start(config).await;
 
+    proxy.pass(Passing::Never);
     let asking = join_all((0..50).map(|_| api.get("/search/orders")));
     let all_look_for_it = until("everybody has looked into Redis", async || {
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let statistics: String = redis::cmd("INFO")
-            .arg("commandstats")
-            .query_async(&mut connection)
-            .await
-            .unwrap();
-        statistics
-            .contains("cmdstat_mget:calls=50,")
-            .then(|| open.add_permits(50))
+        // The one who asks has looked twice.
+        (calls(&client, "mget").await == 51).then(|| proxy.pass(Passing::Freely))
     });
     let (answers, ()) = tokio::join!(asking, all_look_for_it);
     assert!(
@@ -322,7 +274,5 @@ async fn one_question_answers_all_who_ask_it_at_the_same_time() {
             .iter()
             .all(|answer| ids(answer).len() == 3 && answer.header("x-cache") == Some("MISS"))
     );
-    // Who has looked into Redis but is not yet waiting when the answer comes asks again.
-    let searches = searches.load(Ordering::SeqCst);
-    assert!((1..=3).contains(&searches), "{searches} searches");
+    assert_eq!(proxy.searches(), 1);
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use commerce_api::{Config, Server, config::GroupCommit, seed::seed};
+use commerce_api::{
+    Config, Server,
+    config::{GroupCommit, SearchCache},
+    seed::seed,
+};
 use commerce_core::{
     elasticsearch::ElasticsearchConfig,
     index::{self, IndexSpec},
@@ -205,7 +209,13 @@ pub async fn config(database: &Database) -> Config {
         redis: shared().redis_config().await.unwrap(),
         group_commit: GroupCommit::default(),
         idempotency_ttl: Duration::from_mins(1),
-        search_cache_ttl: Duration::from_mins(1),
+        search_cache: SearchCache {
+            ttl: Duration::from_mins(1),
+            // Redis is always asked whether an answer is current, so that no test has to wait.
+            trust: Duration::ZERO,
+            patience: PATIENCE,
+            ..SearchCache::default()
+        },
         traces: TraceConfig::default(),
         // On a busy machine Redis must not pass for one that is away.
         cache_budget: Duration::from_secs(5),
@@ -250,4 +260,17 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, condition: impl
 /// A number from PostgreSQL.
 pub async fn number(pool: &PgPool, statement: &'static str) -> i64 {
     sqlx::query_scalar(statement).fetch_one(pool).await.unwrap()
+}
+
+/// How often Redis was asked with this command.
+pub async fn calls(client: &redis::Client, command: &str) -> u64 {
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let statistics: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let start = format!("cmdstat_{command}:calls=");
+    let line = statistics.lines().find_map(|line| line.strip_prefix(&start));
+    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
 }

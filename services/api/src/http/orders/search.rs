@@ -17,7 +17,7 @@ use crate::{
     orders::read::Order,
     page::next_link,
     problem::Problem,
-    search::{Error, Query, Source},
+    search::{Error, Query},
     state::Shared,
 };
 
@@ -27,7 +27,8 @@ const PATH: &str = "/search/orders";
 
 /// Finds orders, newest first.
 ///
-/// An order is found about a second after it was placed. All filters that are given must match.
+/// An order is found about a second after it was placed. All filters that are given must match. Only where the index is away,
+/// an answer may be older: it says so in `X-Cache` and `Age`.
 #[utoipa::path(
     get,
     path = PATH,
@@ -48,7 +49,9 @@ const PATH: &str = "/search/orders";
     responses(
         (status = 200, description = "One page", body = Vec<Order>, headers(
             ("Link" = String, description = "`rel=\"next\"`: the next page; absent on the last"),
-            ("X-Cache" = String, description = "`HIT`: from the cache; `MISS`: not in it; `BYPASS`: the cache is away"),
+            ("X-Cache" = String, description = "`HIT`: from the cache; `MISS`: not in it; `BYPASS`: the cache is away; \
+                `STALE`: from the cache, while a newer answer is fetched or because the index is away"),
+            ("Age" = u64, description = "With `HIT` and `STALE`: seconds since the index gave this answer"),
         )),
         BadRequest,
         StoreAway,
@@ -58,13 +61,16 @@ const PATH: &str = "/search/orders";
 )]
 pub async fn search(State(app): State<Shared>, parameters: fields::Query) -> Result<Response, Problem> {
     let (query, text) = parse(parameters)?;
-    let (page, source) = app.search.find(&query).await.map_err(problem)?;
-    app.metrics.searched(source == Source::Hit);
-    let mut response = page.body.into_response();
+    let answer = app.search.find(&query).await.map_err(problem)?;
+    let mut response = answer.page.body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(X_CACHE, HeaderValue::from_static(source.as_str()));
-    if let Some(link) = page
+    headers.insert(X_CACHE, HeaderValue::from_static(answer.source.as_str()));
+    if let Some(seconds) = answer.age {
+        headers.insert(header::AGE, HeaderValue::from(seconds));
+    }
+    if let Some(link) = answer
+        .page
         .next
         .and_then(|cursor| next_link(PATH, text.as_deref(), &cursor))
     {
