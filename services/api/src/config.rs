@@ -10,6 +10,8 @@ use commerce_core::{
     redis::RedisConfig,
 };
 
+use crate::access::AccessConfig;
+
 /// Cached search answers must be gone before the generations they belong to, see [`commerce_core::search_cache`].
 const LONGEST_SEARCH_CACHE_TTL: Duration = Duration::from_hours(1);
 /// What a call of Redis may cost a request.
@@ -20,6 +22,7 @@ const CACHE_BUDGET: Duration = Duration::from_millis(50);
 pub struct Config {
     pub http_address: SocketAddr,
     pub admin_address: SocketAddr,
+    pub access: AccessConfig,
     pub postgres: PostgresConfig,
     pub elasticsearch: ElasticsearchConfig,
     pub redis: RedisConfig,
@@ -82,6 +85,7 @@ impl Config {
         let accepted = "address:port such as 0.0.0.0:8080";
         let http_address = env.parsed("HTTP_ADDR", default, accepted, |value| value.parse().ok());
         let admin_address = admin::address_from_env(&mut env);
+        let access = AccessConfig::from_env(&mut env);
         let postgres = PostgresConfig::from_env(&mut env);
         let elasticsearch = ElasticsearchConfig::from_env(&mut env);
         let redis = RedisConfig::from_env(&mut env);
@@ -96,6 +100,7 @@ impl Config {
             Some(Self {
                 http_address: http_address?,
                 admin_address: admin_address?,
+                access: access?,
                 postgres: postgres?,
                 elasticsearch: elasticsearch?,
                 redis: redis?,

@@ -29,7 +29,9 @@ pub(crate) fn head() -> utoipa::openapi::OpenApi {
 /// The whole document.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    http::routes().to_openapi()
+    let mut document = http::routes().to_openapi();
+    http::describe(&mut document);
+    document
 }
 
 /// The request is at fault.

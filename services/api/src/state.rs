@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use sqlx::PgPool;
 
 use crate::{
+    http::Access,
     metrics::Metrics,
     orders::{document::Documents, intake::Intake, replay::Replays},
     search::Search,
@@ -24,6 +25,7 @@ pub struct App {
     pub documents: Documents,
     pub wake: Wake,
     pub search: Search,
+    pub access: Access,
     pub metrics: Metrics,
     /// The OpenAPI document, as it is served.
     pub openapi: Bytes,

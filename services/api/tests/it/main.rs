@@ -7,9 +7,12 @@
     reason = "a test that can't go on is to fail"
 )]
 
+mod auth;
 mod cancel;
 mod group_commit;
+mod jwks;
 mod ledger;
+mod limits;
 mod migrate;
 mod model;
 mod orders;
@@ -19,5 +22,6 @@ mod race;
 mod search;
 mod support;
 mod timeline;
+mod tokens;
 mod trouble;
 mod validation;

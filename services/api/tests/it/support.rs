@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use commerce_api::{Config, Server, config::GroupCommit, seed::seed};
+use commerce_api::{Config, Server, access::AccessConfig, config::GroupCommit, seed::seed};
 use commerce_core::{
     elasticsearch::ElasticsearchConfig,
     index::{self, IndexSpec},
@@ -196,6 +196,7 @@ pub async fn config(database: &Database) -> Config {
     Config {
         http_address: ([127, 0, 0, 1], 0).into(),
         admin_address: ([127, 0, 0, 1], 0).into(),
+        access: AccessConfig::default(),
         postgres: database.config(),
         elasticsearch: ElasticsearchConfig::open(
             format!("http://{}", closed_port().await).parse().unwrap(),

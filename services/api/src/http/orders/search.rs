@@ -10,6 +10,7 @@ use axum::{
 
 use crate::{
     http::{
+        auth::Caller,
         fields,
         rules::{CORRELATION_ID, ID, LIMIT, SEARCH_CURSOR, STATUS, TIME, USER_ID},
     },
@@ -27,7 +28,8 @@ const PATH: &str = "/search/orders";
 
 /// Finds orders, newest first.
 ///
-/// An order is found about a second after it was placed. All filters that are given must match.
+/// An order is found about a second after it was placed. All filters that are given must match. Where authentication is
+/// on, only the caller's own orders are found.
 #[utoipa::path(
     get,
     path = PATH,
@@ -49,13 +51,19 @@ const PATH: &str = "/search/orders";
             ("X-Cache" = String, description = "`HIT`: from the cache; `MISS`: not in it; `BYPASS`: the cache is away"),
         )),
         BadRequest,
+        (status = 403, description = "`userId` is somebody else", body = Problem, content_type = "application/problem+json"),
         StoreAway,
         (status = 504, description = "The index did not answer in time", body = Problem,
             content_type = "application/problem+json"),
     ),
 )]
-pub async fn search(State(app): State<Shared>, parameters: fields::Query) -> Result<Response, Problem> {
+pub async fn search(
+    State(app): State<Shared>,
+    caller: Caller,
+    parameters: fields::Query,
+) -> Result<Response, Problem> {
     let (query, text) = parse(parameters)?;
+    let query = own(query, &caller)?;
     let (page, source) = app.search.find(&query).await.map_err(problem)?;
     app.metrics.searched(source == Source::Hit);
     let mut response = page.body.into_response();
@@ -69,6 +77,26 @@ pub async fn search(State(app): State<Shared>, parameters: fields::Query) -> Res
         headers.insert(header::LINK, link);
     }
     Ok(response)
+}
+
+/// The query, bound to the user that the caller is bound to, whatever else it asks for.
+fn own(query: Query, caller: &Caller) -> Result<Query, Problem> {
+    let Some(user) = caller.user() else {
+        return Ok(query);
+    };
+    if query
+        .user_id
+        .as_deref()
+        .is_some_and(|given| !caller.may_see(given))
+    {
+        let detail =
+            "userId is somebody else; only your own orders can be searched, which leaving it out does";
+        return Err(Problem::forbidden(detail));
+    }
+    Ok(Query {
+        user_id: Some(user.to_string()),
+        ..query
+    })
 }
 
 /// The query, and the query string it was made of.
