@@ -46,7 +46,7 @@ fn assert_refused(answer: &support::Answer, token: &str, reason: &str) {
     }
 }
 
-/// Every method and path of the document, with an id that could be one, and whether it is administration.
+/// Every operation of the document: its method, its path with `{…}` in it, and whether it is administration.
 async fn operations(api: &Api) -> Vec<(Method, String, bool)> {
     let document = api.get("/openapi.json").await.json();
     let mut found = Vec::new();
@@ -54,27 +54,41 @@ async fn operations(api: &Api) -> Vec<(Method, String, bool)> {
         for (method, operation) in item.as_object().unwrap() {
             let method = method.to_uppercase().parse().unwrap();
             let administration = operation["security"][0]["bearer"] == json!(["catalog:write"]);
-            found.push((method, path.replace("{id}", "1"), administration));
+            found.push((method, path.clone(), administration));
         }
     }
     assert!(found.len() >= 5, "{found:?}");
     found
 }
 
+/// The path with this id in it.
+fn with_id(path: &str, id: &str) -> String {
+    let segments = path
+        .split('/')
+        .map(|segment| if segment.starts_with('{') { id } else { segment });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// Asks with an empty JSON object as the body.
+async fn ask(api: &Api, method: &Method, path: &str, authorization: Option<&str>) -> support::Answer {
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(authorization.map(|value| ("authorization", value)));
+    api.send(method.clone(), path, &headers, "{}").await
+}
+
 #[tokio::test]
 async fn every_route_of_the_document_takes_a_token() {
     let (api, _pool) = api_with(hs256_access()).await;
-    let json = ("content-type", "application/json");
     for (method, path, _) in operations(&api).await {
-        let answer = api.send(method.clone(), &path, &[json], "{}").await;
+        let path = with_id(&path, "1");
+        let answer = ask(&api, &method, &path, None).await;
         answer.assert_problem(401);
         assert_eq!(
             answer.header("www-authenticate"),
             Some("Bearer"),
             "{method} {path}"
         );
-        let basic = ("authorization", "Basic YWRhOmFkYQ==");
-        let answer = api.send(method.clone(), &path, &[json, basic], "{}").await;
+        let answer = ask(&api, &method, &path, Some("Basic YWRhOmFkYQ==")).await;
         assert_eq!(answer.status, 401, "{method} {path}");
     }
     for path in OPEN {
@@ -96,14 +110,8 @@ async fn administration_takes_the_scope_and_nothing_else_does() {
         token(json!("orders catalog:write")),
     );
     for (method, path, administration) in operations(&api).await {
-        let send = async |authorization: &str| {
-            let headers = [
-                ("content-type", "application/json"),
-                ("authorization", authorization),
-            ];
-            api.send(method.clone(), &path, &headers, "{}").await
-        };
-        let answer = send(&without).await;
+        let path = with_id(&path, "1");
+        let answer = ask(&api, &method, &path, Some(&without)).await;
         assert_eq!(
             answer.status == 403,
             administration,
@@ -113,7 +121,7 @@ async fn administration_takes_the_scope_and_nothing_else_does() {
             let challenge = "Bearer error=\"insufficient_scope\", scope=\"catalog:write\"";
             assert_eq!(answer.header("www-authenticate"), Some(challenge));
         }
-        let answer = send(&with).await;
+        let answer = ask(&api, &method, &path, Some(&with)).await;
         assert!(
             ![401, 403].contains(&answer.status),
             "{method} {path}: {answer:?}"
@@ -320,17 +328,30 @@ async fn nobody_sees_or_guesses_the_orders_of_others() {
     let (ada, bob) = (Signer::hs256().bearer("ada"), Signer::hs256().bearer("bob"));
     let body = json!({"skuId": 1, "quantity": 1, "idempotencyKey": "the-same"});
     let placed = api.order_with(&body, &[("authorization", &ada)]).await.json();
-    let path = format!("/orders/{}", placed["orderId"].as_str().unwrap());
+    let id = placed["orderId"].as_str().unwrap();
+    let path = format!("/orders/{id}");
     assert_eq!(get(&api, &path, &ada).await.json()["userId"], "ada");
 
-    let (others, none) = (
-        get(&api, &path, &bob).await,
-        get(&api, "/orders/987654321", &bob).await,
+    let of_orders = operations(&api)
+        .await
+        .into_iter()
+        .filter(|(_, path, _)| path.starts_with("/orders/{"));
+    for (method, path, _) in of_orders {
+        let others = ask(&api, &method, &with_id(&path, id), Some(&bob))
+            .await
+            .assert_problem(404);
+        let none = ask(&api, &method, &with_id(&path, "987654321"), Some(&bob))
+            .await
+            .assert_problem(404);
+        let detail = |problem: &Value| problem["detail"].as_str().unwrap().replace(char::is_numeric, "");
+        assert_eq!(detail(&others), detail(&none), "{method} {path}");
+        assert_eq!(others["type"], none["type"], "{method} {path}");
+    }
+    let order = get(&api, &path, &ada).await.json();
+    assert_eq!(
+        (&order["status"], &order["version"]),
+        (&json!("CREATED"), &json!(1))
     );
-    let (others, none) = (others.assert_problem(404), none.assert_problem(404));
-    let detail = |problem: &Value| problem["detail"].as_str().unwrap().replace(char::is_numeric, "");
-    assert_eq!(detail(&others), detail(&none));
-    assert_eq!(others["type"], none["type"]);
     let unmodified = [("authorization", bob.as_str()), ("if-none-match", "*")];
     api.send(Method::GET, &path, &unmodified, "")
         .await
@@ -448,8 +469,7 @@ async fn the_document_says_what_a_caller_can_be_refused_with() {
         "bearer"
     );
     for (method, path, administration) in operations(&api).await {
-        let template = path.replace("/1", "/{id}");
-        let operation = &document["paths"][&template][method.as_str().to_lowercase()];
+        let operation = &document["paths"][&path][method.as_str().to_lowercase()];
         assert!(operation["security"][0]["bearer"].is_array(), "{method} {path}");
         for status in ["401", "429"] {
             assert!(

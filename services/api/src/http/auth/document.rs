@@ -27,6 +27,8 @@ pub fn describe(document: &mut OpenApi) {
         .components
         .get_or_insert_default()
         .add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
+    let limits = " Where callers are limited, every answer carries `RateLimit` and `RateLimit-Policy`.";
+    document.info.description.get_or_insert_default().push_str(limits);
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
             restrict(operation);
