@@ -47,7 +47,6 @@ pub struct User {
 
 /// A caller who may change the catalogue.
 #[derive(Debug)]
-#[allow(dead_code, reason = "for the routes of administration")]
 pub struct CatalogueWriter;
 
 impl Caller {

@@ -12,6 +12,7 @@ use crate::{
         change::{StockSet, set_stock},
     },
     http::{
+        auth::CatalogueWriter,
         etag::{IfMatch, tagged},
         fields::{Body, PathId},
         rules::STOCKS,
@@ -44,6 +45,7 @@ pub struct StockRequest {
         ("If-Match" = String, Header, description = "The SKU's ETag, or `*` for whatever version it has"),
     ),
     request_body = StockRequest,
+    security(("bearer" = ["catalog:write"])),
     responses(
         (status = 200, description = "The SKU", body = Sku, headers(("ETag" = String, description = "Its version"))),
         BadRequest,
@@ -56,6 +58,7 @@ pub struct StockRequest {
 )]
 pub async fn set(
     State(app): State<Shared>,
+    _: CatalogueWriter,
     PathId(id): PathId,
     if_match: IfMatch,
     mut body: Body,
