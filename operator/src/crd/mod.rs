@@ -5,6 +5,7 @@
 //! write a pipeline. What a schema can't say is a CEL rule whose message tells what to do; what a rule can't see (another
 //! object, a store) is checked by the reconciler and told in a condition.
 
+mod access;
 mod definition;
 mod elasticsearch;
 mod kafka;
@@ -16,6 +17,7 @@ mod secrets;
 mod status;
 mod workloads;
 
+pub use access::{AuthMode, AuthSpec, CorsSpec, JwtAlgorithm, JwtSpec, RateLimitSpec};
 pub use definition::definition;
 pub use elasticsearch::{ElasticsearchAuth, ElasticsearchSpec, IndexSpec, MappingsSpec};
 pub use kafka::{KafkaSasl, KafkaSpec, KafkaTls, SaslMechanism, TopicsSpec};

@@ -11,6 +11,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{AuthSpec, CorsSpec, RateLimitSpec};
+
 /// The REST API.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,6 +29,26 @@ pub struct ApiSpec {
     /// Opens the API to callers outside the cluster. Absent: only its Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressSpec>,
+
+    /// How callers prove who they are. Absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSpec>,
+
+    /// How much one caller may ask of one replica. Absent: as much as it likes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSpec>,
+
+    /// Which pages of other origins may call the API from a browser. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsSpec>,
+
+    /// Addresses and networks of the proxies before the API, such as the ingress controller's pods, for example `10.0.0.0/8`.
+    /// The rate limit believes what they say of a client's address (`X-Forwarded-For`), and nobody else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 50)))]
+    #[x_kube(validation = Rule::new("self.all(p, p.matches('^[0-9a-fA-F.:]+(/[0-9]{1,3})?$'))")
+        .message("api.trustedProxies are addresses and networks, for example 10.0.0.0/8, 192.168.1.7 or fd00::/8"))]
+    pub trusted_proxies: Vec<String>,
 }
 
 /// An Ingress for the API.
@@ -166,6 +188,10 @@ impl Default for ApiSpec {
             replicas: two(),
             resources: None,
             ingress: None,
+            auth: None,
+            rate_limit: None,
+            cors: None,
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -129,6 +129,10 @@ pub fn referenced(spec: &CommercePipelineSpec) -> Vec<String> {
             .map(|auth| auth.password_secret_ref.name.clone()),
     );
     names.extend(spec.elasticsearch.ca_secret_ref.iter().map(|r| r.name.clone()));
+    if let Some(jwt) = spec.api.auth.as_ref().and_then(|auth| auth.jwt.as_ref()) {
+        let keys = [&jwt.secret_ref, &jwt.jwks_secret_ref, &jwt.ca_secret_ref];
+        names.extend(keys.into_iter().flatten().map(|r| r.name.clone()));
+    }
     names.sort();
     names.dedup();
     names

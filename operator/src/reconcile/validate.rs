@@ -3,6 +3,7 @@
 //! It is pure, and after it nothing reads the raw spec again. Most of what it refuses the API server refused already; it
 //! must hold all the same for objects that were stored under an older definition.
 
+mod access;
 mod hosts;
 mod stores;
 mod workloads;
@@ -12,10 +13,14 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
+pub use access::{Access, Jwt, JwtKeys, RateLimit};
 pub use stores::{Elasticsearch, Kafka, Postgres, Redis, elasticsearch, kafka, postgres, redis};
 pub use workloads::{Indexer, Relay, Seed, Workload};
 
-use self::workloads::{api, indexer, relay, seed};
+use self::{
+    access::access,
+    workloads::{api, indexer, relay, seed},
+};
 use super::secrets::{Missing, SecretKey, Secrets};
 use crate::crd::{CommercePipeline, ImagePullPolicy, IngressSpec, TracingSpec};
 
@@ -32,6 +37,7 @@ pub struct Pipeline {
     pub elasticsearch: Elasticsearch,
     pub redis: Redis,
     pub api: Workload,
+    pub access: Access,
     pub ingress: Option<IngressSpec>,
     pub relay: Relay,
     pub indexer: Indexer,
@@ -107,6 +113,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         redis(&spec.redis, &namespace, &default_prefix, secrets),
     );
     let seed = keep(&mut problems, seed(spec.catalogue.as_ref()));
+    let access = keep(&mut problems, access(&spec.api, secrets));
     let relay = keep(&mut problems, relay(&spec.relay));
     let indexer = keep(&mut problems, indexer(&spec.indexer));
     let (
@@ -115,9 +122,19 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         Some(elasticsearch),
         Some(redis),
         Some(seed),
+        Some(access),
         Some(relay),
         Some(indexer),
-    ) = (postgres, kafka, elasticsearch, redis, seed, relay, indexer)
+    ) = (
+        postgres,
+        kafka,
+        elasticsearch,
+        redis,
+        seed,
+        access,
+        relay,
+        indexer,
+    )
     else {
         return Err(Invalid { problems });
     };
@@ -128,6 +145,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         &elasticsearch.files[..],
         &redis.files[..],
     );
+    let callers = &access.files[..];
     let generation = resource.metadata.generation.unwrap_or_default();
     Ok(Pipeline {
         name: resource.name_any(),
@@ -145,17 +163,18 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         },
         seed,
         fingerprints: Fingerprints {
-            api: of(&[p, e, r]),
+            api: of(&[p, e, r, callers]),
             relay: of(&[p, k]),
             indexer: of(&[k, e, r]),
             migrate: of(&[p]),
         },
-        inputs: format!("{generation}-{}", of(&[p, k, e, r])),
+        inputs: format!("{generation}-{}", of(&[p, k, e, r, callers])),
         postgres,
         kafka,
         elasticsearch,
         redis,
         api: api(&spec.api),
+        access,
         ingress: spec.api.ingress.clone(),
         relay,
         indexer,

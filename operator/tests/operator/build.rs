@@ -94,6 +94,39 @@ fn another_image_seed_or_database_is_another_job_and_another_size_is_not() {
 }
 
 #[test]
+fn the_api_gets_its_keys_as_files() {
+    for (jwt, variable, file) in [
+        (
+            json!({ "algorithms": ["HS256"], "secretRef": { "name": "tokens", "key": "secret" } }),
+            "AUTH_JWT_SECRET_FILE",
+            "secret",
+        ),
+        (
+            json!({ "algorithms": ["ES256"], "jwksSecretRef": { "name": "tokens", "key": "jwks" } }),
+            "AUTH_JWKS_FILE",
+            "jwks.json",
+        ),
+    ] {
+        let objects = built(&minimal(), &[("api/auth", json!({ "mode": "JWT", "jwt": jwt }))]);
+        let api = objects
+            .iter()
+            .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == "shop-api")
+            .unwrap();
+        let pod = &api["spec"]["template"]["spec"];
+        let variables = pod["containers"][0]["env"].as_array().unwrap();
+        let expected = json!({ "name": variable, "value": format!("/etc/commerce/auth/{file}") });
+        assert!(variables.contains(&expected), "{variables:?}");
+        let volumes = pod["volumes"].as_array().unwrap();
+        let volume = volumes.iter().find(|volume| volume["name"] == "auth").unwrap();
+        assert_eq!(
+            volume["projected"]["sources"][0]["secret"]["items"][0]["path"],
+            file
+        );
+        assert!(!objects.iter().any(|object| object.to_string().contains("hunter")));
+    }
+}
+
+#[test]
 fn no_secret_is_in_an_object() {
     for objects in [built(&minimal(), &[]), built(&full(), &[])] {
         for object in objects {
@@ -152,6 +185,12 @@ fn a_changed_secret_rolls_the_pods_that_use_it_and_no_others() {
         (rolled[api], rolled[relay], rolled[indexer]),
         (true, false, true),
         "Elasticsearch"
+    );
+    let rolled = changed("issuer-ca", &[("ca.crt", "new")]);
+    assert_eq!(
+        (rolled[api], rolled[relay], rolled[indexer]),
+        (true, false, false),
+        "the issuer"
     );
     let rolled = changed(
         "pg-app",

@@ -162,6 +162,90 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
             &[("api/ingress", r#"{"host":"Orders.example.com"}"#)],
             "in lower case",
         ),
+        Refused(&[("api/auth", r#"{"mode":"JWT"}"#)], "add api.auth.jwt"),
+        Refused(
+            &[(
+                "api/auth",
+                r#"{"jwt":{"algorithms":["HS256"],"secretRef":{"name":"s","key":"k"}}}"#,
+            )],
+            "set api.auth.mode: JWT",
+        ),
+        Refused(
+            &[("api/auth", r#"{"mode":"JWT","jwt":{"algorithms":["HS256"]}}"#)],
+            "from exactly one place",
+        ),
+        Refused(
+            &[(
+                "api/auth",
+                r#"{"mode":"JWT","jwt":{"algorithms":["RS256"],"jwksUrl":"https://issuer/jwks","jwksSecretRef":{"name":"s","key":"k"}}}"#,
+            )],
+            "from exactly one place",
+        ),
+        Refused(
+            &[(
+                "api/auth",
+                r#"{"mode":"JWT","jwt":{"algorithms":["RS256"],"secretRef":{"name":"s","key":"k"}}}"#,
+            )],
+            "set algorithms: [HS256]",
+        ),
+        Refused(
+            &[(
+                "api/auth",
+                r#"{"mode":"JWT","jwt":{"algorithms":["HS256"],"jwksUrl":"https://issuer/jwks"}}"#,
+            )],
+            "take the secret from secretRef",
+        ),
+        Refused(
+            &[(
+                "api/auth",
+                r#"{"mode":"JWT","jwt":{"algorithms":["RS256"],"jwksUrl":"http://issuer/jwks","caSecretRef":{"name":"s","key":"k"}}}"#,
+            )],
+            "change api.auth.jwt.jwksUrl to https://",
+        ),
+        Refused(
+            &[(
+                "api/auth",
+                r#"{"mode":"JWT","jwt":{"algorithms":["RS256"],"jwksUrl":"issuer/jwks"}}"#,
+            )],
+            "api.auth.jwt.jwksUrl is http:// or https://",
+        ),
+        Refused(
+            &[(
+                "api/auth",
+                r#"{"mode":"JWT","jwt":{"algorithms":["RS256"],"jwksUrl":"https://u:p@issuer/jwks"}}"#,
+            )],
+            "must not hold credentials",
+        ),
+        Refused(
+            &[("api/rateLimit", r#"{"requests":5,"window":"100ms"}"#)],
+            "api.rateLimit.window is a duration",
+        ),
+        Refused(
+            &[("api/rateLimit", r#"{"requests":5,"window":"0s"}"#)],
+            "between 1s and 24h",
+        ),
+        Refused(
+            &[("api/cors", r#"{"allowedOrigins":["https://shop.example.com/"]}"#)],
+            "nothing after it",
+        ),
+        Refused(
+            &[(
+                "api/cors",
+                r#"{"allowedOrigins":["https://shop.example.com:443"]}"#,
+            )],
+            "not the scheme's own",
+        ),
+        Refused(
+            &[(
+                "api/cors",
+                r#"{"allowedOrigins":["*","https://shop.example.com"]}"#,
+            )],
+            "remove * or the others",
+        ),
+        Refused(
+            &[("api/trustedProxies", r#"["proxy.example.com"]"#)],
+            "api.trustedProxies are addresses",
+        ),
         Refused(
             &[(
                 "api/resources",

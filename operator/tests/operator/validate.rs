@@ -89,6 +89,42 @@ fn a_wrong_uri_is_refused_without_repeating_it() {
 }
 
 #[test]
+fn keys_for_tokens_that_are_no_keys_are_refused_without_repeating_them() {
+    for (reference, algorithm, key, expected) in [
+        (
+            "secretRef",
+            "HS256",
+            "short",
+            "does not hold a secret of at least 32 bytes",
+        ),
+        (
+            "jwksSecretRef",
+            "RS256",
+            "secret",
+            "does not hold a JSON Web Key Set",
+        ),
+        ("secretRef", "HS256", "absent", "names the key absent"),
+        ("secretRef", "HS256", "secret", ""),
+        ("jwksSecretRef", "RS256", "jwks", ""),
+    ] {
+        let jwt = json!({ "algorithms": [algorithm], reference: { "name": "tokens", "key": key } });
+        let pipeline = parsed(&minimal(), &[("api/auth", json!({ "mode": "JWT", "jwt": jwt }))]);
+        match validate(&pipeline, &secrets()) {
+            Ok(_) => assert_eq!(expected, "", "{jwt}"),
+            Err(invalid) => {
+                let message = invalid.to_string();
+                assert!(!expected.is_empty() && message.contains(expected), "{message}");
+                assert!(
+                    message.starts_with(&format!("api.auth.jwt.{reference}")),
+                    "{message}"
+                );
+                assert!(!message.contains("hunter"), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
 fn settings_that_have_a_field_of_their_own_are_refused() {
     for name in ["number_of_shards", "refresh_interval", "index.codec", "index"] {
         let invalid = refused(
@@ -114,6 +150,9 @@ fn an_object_stored_before_the_rules_is_still_refused() {
         ("elasticsearch/url", json!("search")),
         ("kafka/topics/partitions", json!(0)),
         ("elasticsearch/index/replicas", json!(-1)),
+        ("api/trustedProxies", json!(["10.0.0.0/33"])),
+        ("api/rateLimit", json!({ "requests": 0, "window": "1s" })),
+        ("api/auth", json!({ "mode": "JWT" })),
     ] {
         let invalid = refused(&[(field, value)], &secrets());
         assert_eq!(invalid.reason(), "SpecInvalid", "{field}");

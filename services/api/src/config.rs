@@ -11,6 +11,8 @@ use commerce_core::{
     trace::TraceConfig,
 };
 
+use crate::access::AccessConfig;
+
 /// Cached search answers must be gone before the generations they belong to, see [`commerce_core::search_cache`].
 const LONGEST_SEARCH_CACHE_TTL: Duration = Duration::from_hours(1);
 const LONGEST_SEARCH_STALE_IF_ERROR: Duration = Duration::from_hours(24);
@@ -22,6 +24,7 @@ const CACHE_BUDGET: Duration = Duration::from_millis(50);
 pub struct Config {
     pub http_address: SocketAddr,
     pub admin_address: SocketAddr,
+    pub access: AccessConfig,
     pub postgres: PostgresConfig,
     pub elasticsearch: ElasticsearchConfig,
     pub redis: RedisConfig,
@@ -128,12 +131,22 @@ impl GroupCommit {
 }
 
 impl Config {
+    /// PostgreSQL for everything but placing orders: what group commit leaves of the connections.
+    pub fn readers(&self) -> PostgresConfig {
+        let taken = self.group_commit.connections;
+        PostgresConfig {
+            pool_size: self.postgres.pool_size.saturating_sub(taken).max(1),
+            ..self.postgres.clone()
+        }
+    }
+
     /// Reads the variables; the error names all that are wrong.
     pub fn from_env(mut env: Env) -> Result<Self, ConfigError> {
         let default = SocketAddr::from(([0, 0, 0, 0], 8080));
         let accepted = "address:port such as 0.0.0.0:8080";
         let http_address = env.parsed("HTTP_ADDR", default, accepted, |value| value.parse().ok());
         let admin_address = admin::address_from_env(&mut env);
+        let access = AccessConfig::from_env(&mut env);
         let postgres = PostgresConfig::from_env(&mut env);
         let elasticsearch = ElasticsearchConfig::from_env(&mut env);
         let redis = RedisConfig::from_env(&mut env);
@@ -146,6 +159,7 @@ impl Config {
             Some(Self {
                 http_address: http_address?,
                 admin_address: admin_address?,
+                access: access?,
                 postgres: postgres?,
                 elasticsearch: elasticsearch?,
                 redis: redis?,

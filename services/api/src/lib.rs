@@ -1,8 +1,9 @@
 //! The order API: takes orders, tells about them, searches them and shows the catalogue.
 //!
-//! A request's way: `http::router` → `http::middleware` (correlation id, metrics, limits) → one file for each action under
-//! `http` → `orders`, `search` or `catalogue`, which know nothing of HTTP → the stores. Errors are [`problem::Problem`]s.
+//! A request's way: `connections` → `http::router` → `http::middleware` (correlation id, metrics, time limit) →
+//! `http::admit` (who calls, how often) → one file for each action under `http` → `orders`, `search` or `catalogue`, which know nothing of HTTP → the stores. Errors are [`problem::Problem`]s.
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod openapi;
@@ -13,6 +14,7 @@ pub mod server;
 mod breaker;
 mod cache;
 mod catalogue;
+mod connections;
 mod http;
 mod metrics;
 mod monitor;

@@ -57,6 +57,7 @@ pub(crate) fn head() -> utoipa::openapi::OpenApi {
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
     let mut document = http::routes().to_openapi();
+    http::describe(&mut document);
     let components = document.components.get_or_insert_default();
     for (name, description) in REQUEST_HEADERS {
         let parameter = request_header(name, description);

@@ -4,6 +4,8 @@
 //! - the request itself is wrong: [`Problem::invalid`] when single fields are to blame (name them all),
 //!   [`Problem::malformed`] when it can't be read at all, [`Problem::too_large`], [`Problem::unsupported_media_type`];
 //! - what it speaks of is not there: [`Problem::unknown`];
+//! - the caller is not known, may not, or has asked too often: [`Problem::unauthorized`], [`Problem::forbidden`],
+//!   [`Problem::too_many_requests`], to which `http::auth` and `http::limit` add the headers that go with them;
 //! - it is fine but the state of things is against it: [`Problem::out_of_stock`], [`Problem::not_cancellable`],
 //!   [`Problem::key_reused`];
 //! - it was meant for another version of what it changes: [`Problem::other_version`], [`Problem::precondition_required`];
@@ -104,6 +106,26 @@ impl Problem {
             StatusCode::BAD_REQUEST,
             "malformed-request",
             "Malformed request",
+            detail,
+        )
+    }
+
+    /// 401: it is not known who calls.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail)
+    }
+
+    /// 403: this caller may not.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
+    }
+
+    /// 429: this caller has asked too often.
+    pub fn too_many_requests(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-requests",
+            "Too many requests",
             detail,
         )
     }

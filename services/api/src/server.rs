@@ -3,24 +3,19 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use commerce_core::{
     admin::{AdminServer, Readiness},
-    postgres::PostgresConfig,
     trace::Tracer,
 };
 use prometheus_client::registry::Registry;
-use tokio::{
-    net::TcpListener,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::Cache,
     config::Config,
-    http,
+    connections::{self, Limits},
+    http::{self, Access},
     metrics::{IntakeMetrics, Metrics, SearchMetrics},
     monitor::Monitor,
     openapi,
@@ -30,8 +25,6 @@ use crate::{
     wake::Wake,
 };
 
-/// How long requests may take to end after the server was asked to stop. Kubernetes grants 30 s.
-const DRAIN: Duration = Duration::from_secs(20);
 /// How long connections to PostgreSQL may take to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -53,16 +46,13 @@ impl Server {
         let search_metrics = SearchMetrics::new(&mut registry);
         let readiness = Readiness::default();
         let monitor = Monitor::new(&readiness);
-        let readers = config
-            .postgres
-            .pool_size
-            .saturating_sub(config.group_commit.connections)
-            .max(1);
-        let pool = PostgresConfig {
-            pool_size: readers,
-            ..config.postgres.clone()
-        }
-        .pool("commerce-api");
+        let pool = config.readers().pool("commerce-api");
+        let limits = Limits {
+            header_timeout: config.access.header_timeout,
+            max_connections: config.access.max_connections,
+        };
+        let access = Access::new(config.access, &readiness)?;
+        let tokens = access.tokens.clone();
         let client = config.elasticsearch.client(REQUEST_TIMEOUT)?;
         let alias = config.elasticsearch.index;
         let cache = Cache::new(&config.redis, config.cache_budget, search_metrics.breaker())
@@ -85,6 +75,7 @@ impl Server {
             documents: Documents::new(client.clone(), alias.clone()),
             wake: wake.clone(),
             search: Arc::new(search),
+            access,
             metrics,
             tracer: Tracer::new(&config.traces)?,
             openapi: openapi::document()
@@ -112,23 +103,23 @@ impl Server {
         let background = drained.clone();
         let (watched, redis) = (app.clone(), config.redis);
         tasks.spawn(async move {
-            monitor.run(watched, client, alias, redis, background).await;
-            Ok(())
-        });
-        let background = drained.clone();
-        tasks.spawn(async move {
-            committers.run(background).await;
-            Ok(())
-        });
-        let background = drained.clone();
-        tasks.spawn(async move {
-            wake.run(pool, background).await;
+            let refresh = async {
+                if let Some(tokens) = tokens {
+                    background.run_until_cancelled(tokens.keep_fresh()).await;
+                }
+            };
+            tokio::join!(
+                monitor.run(watched, client, alias, redis, background.clone()),
+                committers.run(background.clone()),
+                wake.run(pool, background.clone()),
+                refresh,
+            );
             Ok(())
         });
         let (router, stopping) = (http::router(app.clone()), stop.clone());
         tasks.spawn(async move {
             let _drained = drained.drop_guard();
-            serve(listener, router, stopping).await?;
+            connections::serve(listener, router, limits, stopping).await;
             // Where PostgreSQL is away, the pool does not give up at once.
             let _ = timeout(CLOSING, app.pool.close()).await;
             app.tracer.clone().shut_down().await;
@@ -168,27 +159,5 @@ impl Server {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.stopped().await
-    }
-}
-
-/// Serves until `stop`, then lets requests end.
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
-    // Answers are small and whole; waiting for more to send only delays them.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "could not set TCP_NODELAY");
-        }
-    });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let patience = async {
-        stop.cancelled().await;
-        sleep(DRAIN).await;
-    };
-    tokio::select! {
-        ended = serving.into_future() => ended.context("serving the HTTP port"),
-        () = patience => {
-            tracing::warn!(seconds = DRAIN.as_secs(), "some requests did not end in time; dropping them");
-            Ok(())
-        }
     }
 }

@@ -7,6 +7,7 @@ use commerce_core::trace::Tracer;
 use sqlx::PgPool;
 
 use crate::{
+    http::Access,
     metrics::Metrics,
     orders::{document::Documents, intake::Intake, replay::Replays},
     search::Search,
@@ -25,6 +26,7 @@ pub struct App {
     pub documents: Documents,
     pub wake: Wake,
     pub search: Arc<Search>,
+    pub access: Access,
     pub metrics: Metrics,
     pub tracer: Tracer,
     /// The OpenAPI document, as it is served.

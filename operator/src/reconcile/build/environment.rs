@@ -1,11 +1,11 @@
-//! What the services are told of the stores: addresses as environment variables, secrets as files that variables name.
+//! What the services are told of the stores and of their callers: addresses as environment variables, secrets as files that variables name.
 
 use k8s_openapi::api::core::v1::EnvVar;
 
 use super::{
     super::{
         names::Component,
-        validate::{Elasticsearch, Kafka, Pipeline, Postgres, Redis},
+        validate::{Access, Elasticsearch, Jwt, JwtKeys, Kafka, Pipeline, Postgres, Redis},
     },
     child_name,
     pod::{Mount, path, variable},
@@ -121,6 +121,51 @@ impl<'a> Environment<'a> {
             )
     }
 
+    pub fn access(mut self, access: &'a Access) -> Self {
+        if let Some(jwt) = &access.jwt {
+            self = self.jwt(jwt);
+        }
+        if let Some(limit) = &access.rate_limit {
+            self = self
+                .set("RATE_LIMIT_REQUESTS", limit.requests)
+                .set("RATE_LIMIT_WINDOW", &limit.window);
+        }
+        for (name, list) in [
+            ("TRUSTED_PROXIES", &access.trusted_proxies),
+            ("CORS_ALLOWED_ORIGINS", &access.allowed_origins),
+        ] {
+            if !list.is_empty() {
+                self = self.set(name, list.join(","));
+            }
+        }
+        self
+    }
+
+    fn jwt(mut self, jwt: &'a Jwt) -> Self {
+        self = self
+            .set("AUTH_MODE", "jwt")
+            .set("AUTH_JWT_ALGORITHMS", jwt.algorithms.join(","));
+        let file = match &jwt.keys {
+            JwtKeys::Secret(at) => Some(("AUTH_JWT_SECRET_FILE", "secret", at)),
+            JwtKeys::Set(at) => Some(("AUTH_JWKS_FILE", "jwks.json", at)),
+            JwtKeys::Url { url, ca } => {
+                self = self.set("AUTH_JWKS_URL", url);
+                ca.as_ref().map(|at| ("AUTH_JWKS_CA_FILE", "ca.crt", at))
+            }
+        };
+        if let Some((name, file, at)) = file {
+            self = self
+                .set(name, path("auth", file))
+                .mount("auth", vec![(file.to_owned(), at)]);
+        }
+        for (name, text) in [("AUTH_ISSUER", &jwt.issuer), ("AUTH_AUDIENCE", &jwt.audience)] {
+            if let Some(text) = text {
+                self = self.set(name, text);
+            }
+        }
+        self
+    }
+
     fn mount(
         mut self,
         store: &'static str,
@@ -137,6 +182,7 @@ impl<'a> Environment<'a> {
 pub fn api(pipeline: &Pipeline) -> Environment<'_> {
     Environment::default()
         .set("HTTP_ADDR", "0.0.0.0:8080")
+        .access(&pipeline.access)
         .postgres(&pipeline.postgres)
         .elasticsearch(&pipeline.elasticsearch)
         .redis(&pipeline.redis)

@@ -22,7 +22,7 @@ const USER: i64 = 65532;
 /// Readable for the group, which is the pod's own.
 const FILE_MODE: i32 = 0o440;
 
-/// Files of one store, mounted as `/etc/commerce/<store>/<file>`.
+/// Files of one store, or of one other purpose, mounted as `/etc/commerce/<store>/<file>`.
 pub struct Mount<'a> {
     pub store: &'static str,
     /// File name and where its content comes from.

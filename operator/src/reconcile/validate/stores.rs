@@ -261,7 +261,7 @@ fn uri_key(reference: &UriSecretRef, field: &'static str) -> SecretKey {
     key(&reference.name, &reference.key, field)
 }
 
-fn key(secret: &str, key: &str, field: &'static str) -> SecretKey {
+pub(super) fn key(secret: &str, key: &str, field: &'static str) -> SecretKey {
     SecretKey {
         secret: secret.to_owned(),
         key: key.to_owned(),

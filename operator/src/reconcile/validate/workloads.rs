@@ -54,7 +54,7 @@ pub fn seed(spec: Option<&CatalogueSpec>) -> Result<Option<Seed>, Problem> {
     }))
 }
 
-/// `spec.api` without the ingress; nothing in it can be wrong.
+/// `replicas` and `resources` of `spec.api`; nothing in them can be wrong.
 #[must_use]
 pub fn api(spec: &ApiSpec) -> Workload {
     workload(spec.replicas, spec.resources.as_ref(), ["50m", "64Mi", "256Mi"])

@@ -1,8 +1,16 @@
 //! The HTTP interface: one file for each action, laid out like the paths.
+//!
+//! From the outside in, around every action: [`middleware::observe`] (correlation id, span, metrics, complete problems), CORS,
+//! panics, the time limit, [`admit`] (who calls, and how often), the body limit. What is not configured is not there.
 
+mod admit;
+mod auth;
+mod client;
+mod cors;
 mod docs;
 mod etag;
 mod fields;
+mod limit;
 mod middleware;
 mod orders;
 mod products;
@@ -20,6 +28,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use self::{admit::Access, auth::describe, client::Peer};
 use crate::{openapi, problem::Problem, state::Shared};
 
 /// The largest body that is read.
@@ -43,14 +52,21 @@ pub fn routes() -> OpenApiRouter<Shared> {
 /// All routes, with what happens around each.
 pub fn router(app: Shared) -> Router {
     let (router, _) = routes().split_for_parts();
-    router
+    let mut router = router
         .route("/openapi.json", get(document))
         .route("/docs", get(docs::page))
         .route("/docs/{file}", get(docs::file))
         .fallback(async || Problem::no_such_path())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(CatchPanicLayer::custom(middleware::panicked))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT));
+    if app.access.is_restricted() {
+        router = router.layer(from_fn_with_state(app.clone(), admit::admit));
+    }
+    router = router.layer(CatchPanicLayer::custom(middleware::panicked));
+    if let Some(cors) = app.access.cors.clone() {
+        router = router.layer(cors);
+    }
+    router
         .layer(from_fn_with_state(app.clone(), middleware::observe))
         .with_state(app)
 }

@@ -44,11 +44,12 @@ pub enum Cancellation {
     UnknownOrder,
 }
 
-/// Cancels an order. Where this fails, nothing is changed; where it fails while committing, it may be, and a repetition
+/// Cancels an order; with `owner`, only one of theirs, and others are unknown. Where this fails, nothing is changed; where it fails while committing, it may be, and a repetition
 /// finds out.
 pub async fn cancel(
     pool: &PgPool,
     order_id: i64,
+    owner: Option<&str>,
     expected: &Expected,
     cause: &Cause,
 ) -> Result<Cancellation, sqlx::Error> {
@@ -56,7 +57,8 @@ pub async fn cancel(
     let mut transaction = connection
         .begin_with("begin isolation level read committed")
         .await?;
-    let Some(order) = read::lock(&mut transaction, order_id).await? else {
+    let found = read::lock(&mut transaction, order_id).await?;
+    let Some(order) = found.filter(|order| owner.is_none_or(|owner| owner == order.user_id)) else {
         return Ok(Cancellation::UnknownOrder);
     };
     match order.status.step_to(Status::Cancelled) {

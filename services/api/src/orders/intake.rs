@@ -14,7 +14,6 @@ use std::{
 };
 
 use commerce_core::postgres;
-use futures::future::join_all;
 use sqlx::{Connection as _, PgConnection, error::DatabaseError, postgres::PgConnectOptions};
 use tokio::{
     sync::{
@@ -22,6 +21,7 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         oneshot,
     },
+    task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -139,8 +139,8 @@ impl Intake {
 impl Committers {
     /// Works until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let work = join_all(self.0.into_iter().map(Committer::run));
-        stop.run_until_cancelled(work).await;
+        let work: JoinSet<()> = self.0.into_iter().map(Committer::run).collect();
+        stop.run_until_cancelled(work.join_all()).await;
     }
 }
 

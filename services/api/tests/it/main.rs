@@ -7,11 +7,14 @@
     reason = "a test that can't go on is to fail"
 )]
 
+mod auth;
 mod cancel;
 mod docs;
 mod fuzz;
 mod group_commit;
+mod jwks;
 mod ledger;
+mod limits;
 mod migrate;
 mod model;
 mod orders;
@@ -24,6 +27,7 @@ mod search;
 mod search_cache;
 mod support;
 mod timeline;
+mod tokens;
 mod traces;
 mod trouble;
 mod validation;

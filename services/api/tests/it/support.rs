@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use commerce_api::{
     Config, Server,
+    access::AccessConfig,
     config::{GroupCommit, SearchCache},
     seed::seed,
 };
@@ -201,6 +202,7 @@ pub async fn config(database: &Database) -> Config {
     Config {
         http_address: ([127, 0, 0, 1], 0).into(),
         admin_address: ([127, 0, 0, 1], 0).into(),
+        access: AccessConfig::default(),
         postgres: database.config(),
         elasticsearch: ElasticsearchConfig::open(
             format!("http://{}", closed_port().await).parse().unwrap(),

@@ -7,6 +7,7 @@ use axum::{Json, extract::State, http::HeaderMap, response::Response};
 
 use crate::{
     http::{
+        auth::Caller,
         etag::{IfMatch, tagged},
         fields::PathId,
         middleware::CorrelationId,
@@ -49,6 +50,7 @@ use crate::{
 )]
 pub async fn cancel(
     State(app): State<Shared>,
+    caller: Caller,
     PathId(id): PathId,
     if_match: IfMatch,
     correlation_id: CorrelationId,
@@ -58,7 +60,8 @@ pub async fn cancel(
         correlation_id: correlation_id.as_str().to_owned(),
         traceparent: rules::traceparent_of(&headers),
     };
-    let cancellation = cancel_order(&app.pool, id, &if_match.or_any(), &cause)
+    let owner = caller.user().map(|user| &**user);
+    let cancellation = cancel_order(&app.pool, id, owner, &if_match.or_any(), &cause)
         .await
         .map_err(|error| Problem::from_postgres("cancelling an order", &error))?;
     let order = match cancellation {

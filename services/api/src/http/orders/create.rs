@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use crate::{
     http::{
+        auth::Caller,
         fields::Body,
         middleware::CorrelationId,
         rules::{self, IDEMPOTENCY_KEY, IDS, QUANTITIES, USER_ID},
@@ -45,7 +46,7 @@ pub struct OrderRequest {
     /// How many pieces.
     #[schema(minimum = 1, maximum = 1000, example = 2)]
     quantity: i32,
-    /// Who orders; `anonymous` where absent.
+    /// Who orders; `anonymous` where absent. Where authentication is on, it is the token's subject, and this may only repeat it.
     #[schema(
         min_length = 1,
         max_length = 128,
@@ -107,12 +108,13 @@ pub struct OrderPlaced {
 )]
 pub async fn create(
     State(app): State<Shared>,
+    caller: Caller,
     correlation_id: CorrelationId,
     headers: HeaderMap,
     body: Result<Body, Problem>,
 ) -> Result<Response, Problem> {
     app.metrics.order_attempted();
-    let result = match body.and_then(|body| parse(body, &headers, &correlation_id)) {
+    let result = match body.and_then(|body| parse(body, &headers, &caller, &correlation_id)) {
         Ok(order) => submit(&app, order).await,
         Err(problem) => Err(problem),
     };
@@ -124,12 +126,26 @@ pub async fn create(
     result.map(|(receipt, replayed)| answer(receipt, replayed))
 }
 
-fn parse(mut body: Body, headers: &HeaderMap, correlation_id: &CorrelationId) -> Result<NewOrder, Problem> {
+fn parse(
+    mut body: Body,
+    headers: &HeaderMap,
+    caller: &Caller,
+    correlation_id: &CorrelationId,
+) -> Result<NewOrder, Problem> {
     let sku_id = body.number("skuId", &IDS);
     let quantity = body
         .number("quantity", &QUANTITIES)
         .and_then(|quantity| i32::try_from(quantity).ok());
     let user_id = body.text("userId", &USER_ID);
+    if let Some(given) = &user_id
+        && !caller.may_see(given)
+    {
+        body.error(
+            "userId",
+            "is not the caller; it takes the subject of the token, or nothing",
+        );
+    }
+    let own = caller.user().map(ToString::to_string);
     let in_body = body.text("idempotencyKey", &IDEMPOTENCY_KEY);
     let in_header = body.header_key(headers);
     if let (Some(body_key), Some(header_key)) = (&in_body, &in_header)
@@ -145,7 +161,7 @@ fn parse(mut body: Body, headers: &HeaderMap, correlation_id: &CorrelationId) ->
         return Err(Problem::malformed("skuId or quantity is missing"));
     };
     Ok(NewOrder {
-        user_id: user_id.unwrap_or_else(|| "anonymous".to_owned()),
+        user_id: own.or(user_id).unwrap_or_else(|| "anonymous".to_owned()),
         idempotency_key: in_body.or(in_header),
         sku_id,
         quantity,

@@ -3,7 +3,7 @@
 use axum::{extract::State, http::HeaderMap, response::Response};
 
 use crate::{
-    http::{etag::unless_known, fields::PathId},
+    http::{auth::Caller, etag::unless_known, fields::PathId},
     openapi::{BadRequest, StoreAway},
     orders::read::{self, Order},
     problem::Problem,
@@ -12,7 +12,8 @@ use crate::{
 
 /// One order.
 ///
-/// As it is now: it is there as soon as it is placed, and before a search finds it.
+/// As it is now: it is there as soon as it is placed, and before a search finds it. Where authentication is on, another
+/// user's order is not found.
 #[utoipa::path(
     get,
     path = "/orders/{id}",
@@ -32,12 +33,15 @@ use crate::{
 )]
 pub async fn get(
     State(app): State<Shared>,
+    caller: Caller,
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let order = read::by_id(&app.pool, id)
         .await
         .map_err(|error| Problem::from_postgres("reading orders", &error))?;
-    let order = order.ok_or_else(|| Problem::unknown("order", id))?;
+    let order = order
+        .filter(|order| caller.may_see(&order.user_id))
+        .ok_or_else(|| Problem::unknown("order", id))?;
     Ok(unless_known(&headers, order.version, order))
 }

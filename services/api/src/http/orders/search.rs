@@ -10,6 +10,7 @@ use axum::{
 
 use crate::{
     http::{
+        auth::Caller,
         fields,
         rules::{CORRELATION_ID, ID, LIMIT, SEARCH_CURSOR, STATUS, TIME, USER_ID},
     },
@@ -27,8 +28,9 @@ const PATH: &str = "/search/orders";
 
 /// Finds orders, newest first.
 ///
-/// An order is found about a second after it was placed. All filters that are given must match. Only where the index is away,
-/// an answer may be older: it says so in `X-Cache` and `Age`.
+/// An order is found about a second after it was placed. All filters that are given must match. Where authentication is
+/// on, only the caller's own orders are found. Only where the index is away, an answer may be older: it says so in `X-Cache`
+/// and `Age`.
 #[utoipa::path(
     get,
     path = PATH,
@@ -54,13 +56,19 @@ const PATH: &str = "/search/orders";
             ("Age" = u64, description = "With `HIT` and `STALE`: seconds since the index gave this answer"),
         )),
         BadRequest,
+        (status = 403, description = "`userId` is somebody else", body = Problem, content_type = "application/problem+json"),
         StoreAway,
         (status = 504, description = "The index did not answer in time", body = Problem,
             content_type = "application/problem+json"),
     ),
 )]
-pub async fn search(State(app): State<Shared>, parameters: fields::Query) -> Result<Response, Problem> {
+pub async fn search(
+    State(app): State<Shared>,
+    caller: Caller,
+    parameters: fields::Query,
+) -> Result<Response, Problem> {
     let (query, text) = parse(parameters)?;
+    let query = own(query, &caller)?;
     let answer = app.search.find(&query).await.map_err(problem)?;
     let mut response = answer.page.body.into_response();
     let headers = response.headers_mut();
@@ -77,6 +85,26 @@ pub async fn search(State(app): State<Shared>, parameters: fields::Query) -> Res
         headers.insert(header::LINK, link);
     }
     Ok(response)
+}
+
+/// The query, bound to the user that the caller is bound to, whatever else it asks for.
+fn own(query: Query, caller: &Caller) -> Result<Query, Problem> {
+    let Some(user) = caller.user() else {
+        return Ok(query);
+    };
+    if query
+        .user_id
+        .as_deref()
+        .is_some_and(|given| !caller.may_see(given))
+    {
+        let detail =
+            "userId is somebody else; only your own orders can be searched, which leaving it out does";
+        return Err(Problem::forbidden(detail));
+    }
+    Ok(Query {
+        user_id: Some(user.to_string()),
+        ..query
+    })
 }
 
 /// The query, and the query string it was made of.

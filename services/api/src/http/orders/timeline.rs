@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 
 use crate::{
-    http::fields::PathId,
+    http::{auth::Caller, fields::PathId},
     openapi::{BadRequest, StoreAway},
     orders::timeline::{Timeline, history},
     problem::Problem,
@@ -27,11 +27,17 @@ use crate::{
         StoreAway,
     ),
 )]
-pub async fn timeline(State(app): State<Shared>, PathId(id): PathId) -> Result<Json<Timeline>, Problem> {
+pub async fn timeline(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathId(id): PathId,
+) -> Result<Json<Timeline>, Problem> {
     let history = history(&app.pool, id)
         .await
         .map_err(|error| Problem::from_postgres("reading orders", &error))?;
-    let history = history.ok_or_else(|| Problem::unknown("order", id))?;
+    let history = history
+        .filter(|history| caller.may_see(&history.order.user_id))
+        .ok_or_else(|| Problem::unknown("order", id))?;
     let indexed = app
         .documents
         .of(&history.order.order_id, history.order.version)

@@ -14,6 +14,7 @@ use crate::{
         change::{NewSku, add_product},
     },
     http::{
+        auth::CatalogueWriter,
         fields::Body,
         rules::{MOST_SKUS, NAME, STOCKS},
     },
@@ -65,6 +66,7 @@ pub struct SkuRequest {
     operation_id = "addProduct",
     tag = "catalogue",
     request_body = ProductRequest,
+    security(("bearer" = ["catalog:write"])),
     responses(
         (status = 201, description = "The product", body = Product, headers(
             ("Location" = String, description = "Path of the product"),
@@ -74,7 +76,11 @@ pub struct SkuRequest {
         StoreAway,
     ),
 )]
-pub async fn create(State(app): State<Shared>, body: Body) -> Result<impl IntoResponse, Problem> {
+pub async fn create(
+    State(app): State<Shared>,
+    _: CatalogueWriter,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
     let (name, skus) = parse(body)?;
     let product = add_product(&app.pool, &name, &skus)
         .await

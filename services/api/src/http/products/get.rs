@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 
 use crate::{
     catalogue::{self, Product},
-    http::fields::PathId,
+    http::{auth::Caller, fields::PathId},
     openapi::{BadRequest, StoreAway},
     problem::Problem,
     state::Shared,
@@ -24,7 +24,7 @@ use crate::{
         StoreAway,
     ),
 )]
-pub async fn get(State(app): State<Shared>, PathId(id): PathId) -> Result<Json<Product>, Problem> {
+pub async fn get(State(app): State<Shared>, _: Caller, PathId(id): PathId) -> Result<Json<Product>, Problem> {
     let product = catalogue::by_id(&app.pool, id)
         .await
         .map_err(|error| Problem::from_postgres("reading the catalogue", &error))?;

@@ -10,6 +10,7 @@ use axum::{
 use crate::{
     catalogue::{self, Product},
     http::{
+        auth::Caller,
         fields,
         rules::{LIMIT, PRODUCT_CURSOR},
     },
@@ -39,7 +40,11 @@ const PATH: &str = "/products";
         StoreAway,
     ),
 )]
-pub async fn list(State(app): State<Shared>, mut parameters: fields::Query) -> Result<Response, Problem> {
+pub async fn list(
+    State(app): State<Shared>,
+    _: Caller,
+    mut parameters: fields::Query,
+) -> Result<Response, Problem> {
     let limit = usize::from(parameters.optional("limit", &LIMIT).unwrap_or(20));
     let after = parameters.optional("cursor", &PRODUCT_CURSOR).unwrap_or(0);
     let text = parameters.finish()?;

@@ -10,6 +10,7 @@ use axum::{
 use crate::{
     catalogue::{Sku, change::add_sku},
     http::{
+        auth::CatalogueWriter,
         etag::tagged,
         fields::{Body, PathId},
         products::create::{SkuRequest, sku},
@@ -27,6 +28,7 @@ use crate::{
     tag = "catalogue",
     params(("id" = i64, Path, description = "The product's id", minimum = 1, maximum = 9_223_372_036_854_775_807_i64)),
     request_body = SkuRequest,
+    security(("bearer" = ["catalog:write"])),
     responses(
         (status = 201, description = "The SKU", body = Sku, headers(
             ("Location" = String, description = "Path of the SKU"),
@@ -40,6 +42,7 @@ use crate::{
 )]
 pub async fn create(
     State(app): State<Shared>,
+    _: CatalogueWriter,
     PathId(id): PathId,
     mut body: Body,
 ) -> Result<Response, Problem> {

@@ -4,7 +4,7 @@ use axum::{extract::State, http::HeaderMap, response::Response};
 
 use crate::{
     catalogue::{self, Sku},
-    http::{etag::unless_known, fields::PathId},
+    http::{auth::Caller, etag::unless_known, fields::PathId},
     openapi::{BadRequest, StoreAway},
     problem::Problem,
     state::Shared,
@@ -32,6 +32,7 @@ use crate::{
 )]
 pub async fn get(
     State(app): State<Shared>,
+    _: Caller,
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

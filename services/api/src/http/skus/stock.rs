@@ -12,6 +12,7 @@ use crate::{
         change::{StockSet, set_stock},
     },
     http::{
+        auth::CatalogueWriter,
         etag::{IfMatch, tagged},
         fields::{Body, PathId},
         rules::STOCKS,
@@ -45,6 +46,7 @@ pub struct StockRequest {
             pattern = r#"^(\*|(W/)?"[!#-~]*"( ?, ?(W/)?"[!#-~]*")*)$"#),
     ),
     request_body = StockRequest,
+    security(("bearer" = ["catalog:write"])),
     responses(
         (status = 200, description = "The SKU", body = Sku, headers(("ETag" = String, description = "Its version"))),
         BadRequest,
@@ -57,6 +59,7 @@ pub struct StockRequest {
 )]
 pub async fn set(
     State(app): State<Shared>,
+    _: CatalogueWriter,
     PathId(id): PathId,
     if_match: IfMatch,
     mut body: Body,
