@@ -13,9 +13,9 @@ pub struct PostgresSpec {
     /// Secret with a `postgresql://` URI. The Secret that CloudNativePG writes for an application fits as it is.
     pub secret_ref: UriSecretRef,
 
-    /// Most connections that each replica of the API and the relay opens.
+    /// Most connections that each replica of the API and the relay opens. The API keeps one or two of them for placing orders.
     #[serde(default = "pool_size")]
-    #[schemars(range(min = 1, max = 200))]
+    #[schemars(range(min = 2, max = 200))]
     pub pool_size: i32,
 
     /// Who brings the schema up to date: `Auto` runs a Job before each rollout; `Manual` waits until somebody has run

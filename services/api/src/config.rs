@@ -132,6 +132,7 @@ impl GroupCommit {
 
 impl Config {
     /// PostgreSQL for everything but placing orders: what group commit leaves of the connections.
+    #[must_use]
     pub fn readers(&self) -> PostgresConfig {
         let taken = self.group_commit.connections;
         PostgresConfig {
