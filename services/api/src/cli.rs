@@ -61,7 +61,7 @@ impl Cli {
                 migrate(&postgres.options, seed_skus, seed_stock, timeout).await
             }
             Command::Openapi => {
-                let document = openapi::document()
+                let document = openapi::document(true)
                     .to_pretty_json()
                     .context("writing the OpenAPI document")?;
                 writeln!(std::io::stdout(), "{document}").context("printing the OpenAPI document")

@@ -53,11 +53,11 @@ pub(crate) fn head() -> utoipa::openapi::OpenApi {
     Head::openapi()
 }
 
-/// The whole document.
+/// The whole document; `authenticated` where callers need a token.
 #[must_use]
-pub fn document() -> utoipa::openapi::OpenApi {
+pub fn document(authenticated: bool) -> utoipa::openapi::OpenApi {
     let mut document = http::routes().to_openapi();
-    http::describe(&mut document);
+    http::describe(&mut document, authenticated);
     let components = document.components.get_or_insert_default();
     for (name, description) in REQUEST_HEADERS {
         let parameter = request_header(name, description);

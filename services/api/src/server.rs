@@ -78,7 +78,7 @@ impl Server {
             access,
             metrics,
             tracer: Tracer::new(&config.traces)?,
-            openapi: openapi::document()
+            openapi: openapi::document(tokens.is_some())
                 .to_json()
                 .context("writing the OpenAPI document")?
                 .into(),

@@ -12,9 +12,29 @@ use super::CATALOGUE_WRITE;
 /// The name of the security scheme.
 const SCHEME: &str = "bearer";
 
-/// Adds the security scheme, and to every operation what it can be refused with. A route of administration declares
+/// Adds to every operation what it can be refused with and, where callers need a token, the security scheme. A route of administration declares
 /// `security(("bearer" = ["catalog:write"]))`; every other takes any token.
-pub fn describe(document: &mut OpenApi) {
+pub fn describe(document: &mut OpenApi, authenticated: bool) {
+    let limits = " Where callers are limited, every answer carries `RateLimit` and `RateLimit-Policy`.";
+    document.info.description.get_or_insert_default().push_str(limits);
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            refuse(
+                operation,
+                "429",
+                "The caller's requests are used up",
+                retry_after(),
+            );
+            if authenticated {
+                restrict(operation);
+            } else {
+                operation.security = None;
+            }
+        }
+    }
+    if !authenticated {
+        return;
+    }
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
@@ -27,13 +47,6 @@ pub fn describe(document: &mut OpenApi) {
         .components
         .get_or_insert_default()
         .add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
-    let limits = " Where callers are limited, every answer carries `RateLimit` and `RateLimit-Policy`.";
-    document.info.description.get_or_insert_default().push_str(limits);
-    for item in document.paths.paths.values_mut() {
-        for operation in operations(item) {
-            restrict(operation);
-        }
-    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -54,20 +67,24 @@ fn restrict(operation: &mut Operation) {
     let security = operation
         .security
         .get_or_insert_with(|| vec![SecurityRequirement::new(SCHEME, [""; 0])]);
-    let mut refusals = vec![
-        ("401", "The token is missing or not good", challenge()),
-        ("429", "The caller's requests are used up", retry_after()),
-    ];
-    if security.contains(&administration) {
-        refusals.push(("403", "The token lacks the scope `catalog:write`", challenge()));
+    let administers = security.contains(&administration);
+    refuse(operation, "401", "The token is missing or not good", challenge());
+    if administers {
+        refuse(
+            operation,
+            "403",
+            "The token lacks the scope `catalog:write`",
+            challenge(),
+        );
     }
-    for (status, description, header) in refusals {
-        operation
-            .responses
-            .responses
-            .entry(status.to_owned())
-            .or_insert_with(|| refusal(description, header).into());
-    }
+}
+
+fn refuse(operation: &mut Operation, status: &str, description: &str, header: (&str, Header)) {
+    operation
+        .responses
+        .responses
+        .entry(status.to_owned())
+        .or_insert_with(|| refusal(description, header).into());
 }
 
 fn refusal(description: &str, (name, header): (&str, Header)) -> Response {
