@@ -1,7 +1,7 @@
 //! How fast orders are taken, and searches answered.
 
 use std::{
-    fmt::Write as _,
+    fmt,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -27,6 +27,11 @@ const SKUS: u32 = 1000;
 const INDEX: &str = "orders";
 /// Users whose searches are repeated: all of them fit the cache.
 const CACHED_USERS: u32 = 100;
+
+const HEAD: &str = "\
+| what | a second | p50 | p99 | CPU a request: PostgreSQL | program | load generator |
+| --- | --- | --- | --- | --- | --- | --- |
+";
 
 /// One line of the table.
 struct Row {
@@ -80,10 +85,8 @@ pub async fn run(duration: Duration, only: Option<&str>) -> Result<()> {
     bench.prepare().await?;
     bench.orders().await?;
     bench.searches().await?;
-    let table = bench.table();
-    writeln!(std::io::stdout(), "{table}")?;
     if only.is_none() {
-        report::write(repository, "bench-api", &table)?;
+        report::write(repository, "bench-api", &bench.table())?;
     }
     Ok(())
 }
@@ -149,6 +152,7 @@ impl Bench {
             let off = [
                 ("GROUP_COMMIT_MAX_ORDERS", "1"),
                 ("GROUP_COMMIT_CONNECTIONS", "64"),
+                ("DATABASE_POOL_SIZE", "72"),
             ];
             let api = self.api(if alone { &off } else { &[] }).await?;
             self.wrk(name, &api, "orders.lua", connections, skus).await?;
@@ -202,14 +206,13 @@ impl Bench {
         let load = pgbench::run(&self.postgres.url(), script, 64, self.duration, SKUS).await?;
         let postgres = cpu::of_tree(self.postgres_pid()?)?.saturating_sub(before);
         let orders = load.transactions_per_second * self.duration.as_secs_f64();
-        self.rows.push(Row {
+        self.measured(Row {
             name,
             rate: load.transactions_per_second,
             p50: load.p50,
             p99: load.p99,
             cpu: [postgres, Duration::ZERO, load.cpu].map(|cpu| cpu.div_f64(orders)),
-        });
-        Ok(())
+        })
     }
 
     async fn wrk(
@@ -243,14 +246,13 @@ impl Bench {
             (Ok(before), Ok(after)) => after.saturating_sub(*before),
             _ => Duration::ZERO,
         });
-        self.rows.push(Row {
+        self.measured(Row {
             name,
             rate: load.rate(),
             p50: load.p50,
             p99: load.p99,
             cpu: [postgres, tested, load.cpu].map(|cpu| cpu.div_f64(load.requests)),
-        });
-        Ok(())
+        })
     }
 
     async fn api(&self, variables: &[(&str, &str)]) -> Result<Program> {
@@ -277,25 +279,36 @@ impl Bench {
             .context("postmaster.pid holds no id")
     }
 
-    fn table(&self) -> String {
-        let mut table = String::from(
-            "| what | a second | p50 | p99 | CPU a request: PostgreSQL | program | load generator |\n\
-             | --- | --- | --- | --- | --- | --- | --- |\n",
-        );
-        for row in &self.rows {
-            let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-            let [postgres, program, generator] =
-                row.cpu.map(|time| format!("{:.0} µs", time.as_secs_f64() * 1e6));
-            let _ = writeln!(
-                table,
-                "| {} | {:.0} | {} | {} | {postgres} | {program} | {generator} |",
-                row.name,
-                row.rate,
-                milliseconds(row.p50),
-                milliseconds(row.p99),
-            );
+    /// Says it at once, and keeps it for the table.
+    fn measured(&mut self, row: Row) -> Result<()> {
+        if self.rows.is_empty() {
+            write!(std::io::stdout(), "{HEAD}")?;
         }
-        table
+        writeln!(std::io::stdout(), "{row}")?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    fn table(&self) -> String {
+        self.rows
+            .iter()
+            .fold(HEAD.to_owned(), |table, row| format!("{table}{row}\n"))
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+        let [postgres, program, generator] =
+            self.cpu.map(|time| format!("{:.0} µs", time.as_secs_f64() * 1e6));
+        write!(
+            f,
+            "| {} | {:.0} | {} | {} | {postgres} | {program} | {generator} |",
+            self.name,
+            self.rate,
+            milliseconds(self.p50),
+            milliseconds(self.p99),
+        )
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use commerce_core::postgres;
-use sqlx::{Connection as _, PgConnection, error::DatabaseError, postgres::PgConnectOptions};
+use sqlx::{Connection as _, Executor as _, PgConnection, error::DatabaseError, postgres::PgConnectOptions};
 use tokio::{
     sync::{
         Mutex,
@@ -26,7 +26,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{NewOrder, Outcome, place::place};
+use super::{
+    NewOrder, Outcome,
+    place::{PLAN_BY_INDEX, place},
+};
 use crate::{config::GroupCommit, metrics::IntakeMetrics, wake::Wake};
 
 /// How long making a connection may take.
@@ -248,7 +251,9 @@ impl Committer {
             {
                 return Ok(connection);
             }
-            PgConnection::connect_with(&self.options).await
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            connection.execute(PLAN_BY_INDEX).await?;
+            Ok(connection)
         };
         timeout(CONNECT_TIMEOUT, work)
             .await

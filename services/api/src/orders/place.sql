@@ -11,32 +11,31 @@ with input as materialized (
       from input
      order by user_id, idempotency_key, order_id
         on conflict on constraint orders_idempotency do nothing
-    returning *
+    returning order_id
 ), taken as (
     update skus
        set stock = skus.stock - total.quantity, version = skus.version + 1, updated_at = now()
       from (select sku_id, sum(quantity) as quantity from input group by sku_id) as total
      where skus.sku_id = total.sku_id
 ), logged as (
-    -- The payload is commerce_core::event::OrderEvent.
+    -- The payload is commerce_core::event::OrderEvent. Where an order was not placed, all of this is rolled back.
     insert into outbox_log (event_id, aggregate_type, aggregate_id, aggregate_version, event_type, payload, headers,
                             correlation_id)
-    select input.event_id, 'order', order_id::text, placed.version, 'order.created',
+    select event_id, 'order', order_id::text, 1, 'order.created',
            jsonb_build_object(
                'orderId', order_id::text,
-               'skuId', placed.sku_id,
-               'quantity', placed.quantity,
-               'userId', placed.user_id,
-               'status', placed.status,
-               'version', placed.version,
-               'correlationId', placed.correlation_id,
+               'skuId', sku_id,
+               'quantity', quantity,
+               'userId', user_id,
+               'status', 'CREATED',
+               'version', 1,
+               'correlationId', correlation_id,
                'eventType', 'ORDER_CREATED',
-               'createdAt', to_char(placed.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+               'createdAt', to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
            ),
-           jsonb_strip_nulls(jsonb_build_object('traceparent', input.traceparent)),
-           placed.correlation_id
-      from placed
-      join input using (order_id)
+           jsonb_strip_nulls(jsonb_build_object('traceparent', traceparent)),
+           correlation_id
+      from input
      order by order_id
 )
 select order_id from placed order by order_id
