@@ -118,7 +118,7 @@ impl Bench {
         ensure!(migrated.success(), "api migrate: {migrated}");
         let config = ElasticsearchConfig::open(self.elasticsearch.url().clone(), INDEX);
         index::ensure(&config.client(Duration::from_secs(30))?, &IndexSpec::new(INDEX)).await?;
-        Ok(())
+        self.fill_wal().await
     }
 
     fn wanted(&self, name: &str) -> bool {
@@ -181,16 +181,34 @@ impl Bench {
         Ok(())
     }
 
+    /// A PostgreSQL that has run for a while writes over WAL files that it has; one that has just begun makes a new one every
+    /// 16 MiB, for which every commit waits. So it begins with enough of them for a measurement.
+    async fn fill_wal(&self) -> Result<()> {
+        self.administer(&[
+            "alter system set min_wal_size = '1GB'",
+            "select pg_reload_conf()",
+            "create table filler as select repeat('x', 1000) from generate_series(1, 800000)",
+            "drop table filler",
+            "checkpoint",
+        ])
+        .await
+    }
+
     /// Every measurement begins with tables that are empty and statistics that are fresh.
     async fn empty(&self) -> Result<()> {
+        self.administer(&["truncate orders, outbox_log", "vacuum analyze skus", "checkpoint"])
+            .await
+    }
+
+    async fn administer(&self, statements: &[&'static str]) -> Result<()> {
         let url = self.postgres.admin_url();
         let server = url
             .strip_suffix("postgres")
             .context("the URL names another database")?;
         let mut connection = PgConnection::connect(&format!("{server}commerce")).await?;
-        for statement in ["truncate orders, outbox_log", "vacuum analyze skus", "checkpoint"] {
+        for statement in statements {
             connection
-                .execute(statement)
+                .execute(*statement)
                 .await
                 .with_context(|| format!("running {statement}"))?;
         }
