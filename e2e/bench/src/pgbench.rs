@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
+use crate::cpu;
+
 /// The writes of one order as an application sends them one after the other.
 pub const TRANSACTION: &str = include_str!("../load/order.sql");
 /// The same in a single statement, which saves the ways there and back.
@@ -63,9 +65,9 @@ async fn measure(
     let mut input = child.stdin.take().context("pgbench has no input")?;
     input.write_all(script.as_bytes()).await?;
     drop(input);
-    let before = rusage_of_children()?;
+    let before = cpu::of_ended_children(std::process::id())?;
     let output = child.wait_with_output().await?;
-    let cpu = rusage_of_children()?.saturating_sub(before);
+    let cpu = cpu::of_ended_children(std::process::id())?.saturating_sub(before);
     let printed = String::from_utf8_lossy(&output.stdout);
     ensure!(
         output.status.success(),
@@ -100,9 +102,4 @@ async fn measure(
         p99: percentile(99),
         cpu,
     })
-}
-
-/// The CPU time of all children of this process that have ended.
-fn rusage_of_children() -> Result<Duration> {
-    crate::cpu::of_ended_children(std::process::id())
 }

@@ -106,7 +106,7 @@ fn welcome(port: u16, stores: &Stores, services: &[Service]) -> String {
     let admin = admin.join("\n");
     format!(
         "
-The API:         {api}/orders  {api}/products  {api}/openapi.json
+The API:         {api}/orders  {api}/products  {api}/docs
 {admin}
 {stores}
 Order something, and find it:

@@ -7,8 +7,8 @@
 //! - Orders, stock and outbox rows change together or not at all.
 //! - SKU rows are locked in the order of their ids, and before any key is written; keys are written in their order. So
 //!   no two calls can wait for each other.
-//! - An order's row is written before its outbox row: outbox ids of one order follow the order of commits, on which the
-//!   relay rests.
+//! - Outbox ids of one order follow the order of commits, on which the relay rests: nobody can change an order, and so
+//!   take a later id for it, before it is committed with its first.
 //! - The unique constraint on (user, key) decides who was first. Who loses starts over and then finds the winner's order.
 
 use std::collections::HashMap;
