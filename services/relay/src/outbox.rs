@@ -170,47 +170,6 @@ async fn read(
     Ok(())
 }
 
-/// A parked event that is the first of its aggregate.
-#[derive(Debug)]
-pub struct Head {
-    pub lane: u64,
-    pub outbox_id: i64,
-    pub due: bool,
-}
-
-/// The first unsent parked event of each aggregate.
-pub async fn heads(connection: &mut PgConnection) -> Result<Vec<Head>, Error> {
-    const HEADS: &str = "
-        select distinct on (aggregate_type, aggregate_id)
-               aggregate_type, aggregate_id, outbox_id, coalesce(next_attempt_at <= now(), true)
-          from outbox_parked
-         where sent_at is null
-         order by aggregate_type, aggregate_id, outbox_id";
-    let head = |row: &PgRow| {
-        let lane = lane(row.try_get(0)?, row.try_get(1)?);
-        Ok(Head {
-            lane,
-            outbox_id: row.try_get(2)?,
-            due: row.try_get(3)?,
-        })
-    };
-    let rows = sqlx::query(HEADS).fetch_all(connection).await;
-    rows.and_then(|rows| rows.iter().map(head).collect())
-        .map_err(doing("reading the parked events"))
-}
-
-/// The rows of parked events.
-pub async fn parked(connection: &mut PgConnection, outbox_ids: &[i64]) -> Result<Vec<PgRow>, Error> {
-    const PARKED: &str = "
-        select log.outbox_id, log.xid, event_id, log.aggregate_type, log.aggregate_id, event_type, payload::text,
-               headers ->> 'traceparent', correlation_id, created_at
-          from outbox_parked parked
-          join outbox_log log on log.xid = parked.xid and log.outbox_id = parked.outbox_id
-         where parked.outbox_id = any ($1)";
-    let rows = sqlx::query(PARKED).bind(outbox_ids).fetch_all(connection).await;
-    rows.map_err(doing("reading the parked events"))
-}
-
 /// An event as it stands in the outbox, borrowed from the row.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'r> {
