@@ -16,7 +16,7 @@ pub fn code<E: AsRef<dyn Error + Send + Sync>>(result: Result<(), E>) -> ExitCod
 /// An error and its causes in one line; causes that an error already repeats are left out.
 fn explain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    for cause in successors(error.source(), |cause| cause.source()).map(ToString::to_string) {
+    for cause in successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {
         if !text.contains(&cause) {
             text = format!("{text}: {cause}");
         }

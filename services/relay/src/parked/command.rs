@@ -10,7 +10,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOpti
 use tokio::time::timeout;
 
 use super::{
-    events::{self, Content, Parked, Which},
+    events::{self, Content, ParkedEvent, Which},
     print::{self, Output, counted, safe},
 };
 
@@ -137,7 +137,7 @@ async fn show(connection: &mut PgConnection, outbox_id: i64, output: Output) -> 
     #[derive(Serialize)]
     struct Shown<'a> {
         #[serde(flatten)]
-        event: &'a Parked,
+        event: &'a ParkedEvent,
         #[serde(flatten)]
         content: Option<&'a Content>,
     }
@@ -188,7 +188,7 @@ async fn outcome(
     connection: &mut PgConnection,
     asked: &[i64],
     done: &[i64],
-    tell: fn(&Parked) -> String,
+    tell: fn(&ParkedEvent) -> String,
 ) -> anyhow::Result<Answer> {
     let events = read(connection, Which::These(asked), None).await?;
     let mut answer = Answer::default();
@@ -212,7 +212,7 @@ async fn read(
     connection: &mut PgConnection,
     which: Which<'_>,
     limit: Option<i64>,
-) -> anyhow::Result<Vec<Parked>> {
+) -> anyhow::Result<Vec<ParkedEvent>> {
     events::read(connection, which, limit)
         .await
         .context("reading the parked events")
@@ -229,7 +229,7 @@ async fn remark(connection: &mut PgConnection) -> anyhow::Result<&'static str> {
     })
 }
 
-fn requeued(event: &Parked) -> String {
+fn requeued(event: &ParkedEvent) -> String {
     let id = event.outbox_id;
     match event.waits_behind {
         Some(before) => {
@@ -243,7 +243,7 @@ fn requeued(event: &Parked) -> String {
     }
 }
 
-fn discarded(event: &Parked) -> String {
+fn discarded(event: &ParkedEvent) -> String {
     let id = event.outbox_id;
     match event.waits_behind {
         Some(before) => format!(
@@ -261,7 +261,7 @@ fn discarded(event: &Parked) -> String {
     }
 }
 
-fn why_not(outbox_id: i64, event: Option<&Parked>) -> String {
+fn why_not(outbox_id: i64, event: Option<&ParkedEvent>) -> String {
     let Some(event) = event else {
         return format!("event {outbox_id} is not parked");
     };

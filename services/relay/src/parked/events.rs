@@ -12,7 +12,7 @@ use uuid::Uuid;
 /// A row of `outbox_parked`.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Parked {
+pub(super) struct ParkedEvent {
     pub(super) outbox_id: i64,
     /// `refused`, `waiting` (behind a refused one), `discarded` or `sent` (after all).
     pub(super) state: String,
@@ -66,7 +66,7 @@ pub(super) async fn read(
     connection: &mut PgConnection,
     which: Which<'_>,
     limit: Option<i64>,
-) -> Result<Vec<Parked>, sqlx::Error> {
+) -> Result<Vec<ParkedEvent>, sqlx::Error> {
     const READ: &str = "
         with chosen as materialized (
             select parked.*, count(*) over () as total
@@ -115,7 +115,7 @@ pub(super) async fn read(
 /// The rest of an event, unless the outbox does not have it any more.
 pub(super) async fn content(
     connection: &mut PgConnection,
-    event: &Parked,
+    event: &ParkedEvent,
 ) -> Result<Option<Content>, sqlx::Error> {
     const CONTENT: &str = "
         select event_id, aggregate_version, correlation_id, jsonb_pretty(headers), jsonb_pretty(payload)
@@ -161,7 +161,8 @@ pub(super) async fn requeue_all(connection: &mut PgConnection) -> Result<(i64, i
             returning outbox_id
         )
         select (select count(*) from requeued),
-               (select count(*) from outbox_parked where last_error is null and sent_at is null and discarded_at is null)";
+               (select count(*) from outbox_parked
+                 where last_error is null and sent_at is null and discarded_at is null)";
     sqlx::query_as(REQUEUE).fetch_one(connection).await
 }
 

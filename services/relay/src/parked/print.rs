@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::events::{Content, Parked};
+use super::events::{Content, ParkedEvent};
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -23,7 +23,7 @@ pub enum Output {
 const LONGEST: usize = 100;
 
 /// The events, one line each.
-pub(super) fn list(events: &[Parked]) -> String {
+pub(super) fn list(events: &[ParkedEvent]) -> String {
     const TITLES: [&str; 9] = [
         "OUTBOX ID",
         "STATE",
@@ -67,7 +67,7 @@ pub(super) fn list(events: &[Parked]) -> String {
 }
 
 /// All about one.
-pub(super) fn show(event: &Parked, content: Option<&Content>) -> String {
+pub(super) fn show(event: &ParkedEvent, content: Option<&Content>) -> String {
     let mut lines = vec![
         ("outbox id", event.outbox_id.to_string()),
         ("state", event.state.clone()),
@@ -161,11 +161,11 @@ fn is_safe(character: char) -> bool {
     matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
 }
 
-fn aggregate(event: &Parked) -> String {
+fn aggregate(event: &ParkedEvent) -> String {
     format!("{} {}", event.aggregate_type, event.aggregate_id)
 }
 
-fn why(event: &Parked) -> String {
+fn why(event: &ParkedEvent) -> String {
     match (&event.discard_reason, &event.last_error, event.waits_behind) {
         (Some(reason), ..) => reason.clone(),
         (_, Some(error), _) => error.clone(),

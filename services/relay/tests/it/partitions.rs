@@ -207,7 +207,8 @@ async fn a_day_is_dropped_when_it_is_published_and_its_time_is_over() -> Result<
     }
     sqlx::query(
         "insert into relay_progress
-         select now() - make_interval(days => ago), snapshot, snapshot, 0 from relay_checkpoint, unnest(array[6, 12]) ago",
+         select now() - make_interval(days => ago), snapshot, snapshot, 0
+           from relay_checkpoint, unnest(array[6, 12]) ago",
     )
     .execute(&world.pool)
     .await?;

@@ -217,7 +217,11 @@ impl World {
     /// Compares table and topics: nothing lost, nothing that was not committed, per order the order of the outbox.
     /// Returns how many messages were duplicates.
     pub async fn check(&self) -> Result<usize> {
-        const COMMITTED: &str = "select event_id::text, aggregate_id, event_type from outbox_events where discarded_at is null order by outbox_id";
+        const COMMITTED: &str = "
+            select event_id::text, aggregate_id, event_type
+              from outbox_events
+             where discarded_at is null
+             order by outbox_id";
         let committed: Vec<(String, String, String)> =
             sqlx::query_as(COMMITTED).fetch_all(&self.pool).await?;
         let published = self.published().await?;
