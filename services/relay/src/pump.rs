@@ -386,6 +386,9 @@ impl<'a> Pump<'a> {
         }
         self.next_retry = Instant::now() + RETRY_INTERVAL;
         let heads = parked::heads(self.lease.connection()).await?;
+        // In this order: what is no head because it was discarded is known as such before its lane opens.
+        let published = self.tracker.checkpoint().snapshot;
+        self.discarded = parked::discarded(self.lease.connection(), &published).await?;
         let under_way: HashSet<_> = self.retrying.values().copied().collect();
         let due: Vec<_> = heads
             .iter()
