@@ -46,6 +46,7 @@ select log.outbox_id,
             limit 1
        ) end as sent_at,
        parked.last_error,
+       log.xid,
        parked.discarded_at
   from outbox_log log
  cross join relay_checkpoint checkpoint

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     error::{Error, doing},
+    invariants::advances,
     tracker::{Checkpoint, Snapshot},
 };
 
@@ -34,6 +35,8 @@ pub struct Candidate {
 pub struct Lease {
     connection: PgConnection,
     token: i64,
+    /// As it was read or saved last.
+    checkpoint: Checkpoint,
 }
 
 /// An event that goes into `outbox_parked`; without an error it waits behind another one.
@@ -105,6 +108,7 @@ impl Candidate {
             Lease {
                 connection: self.connection,
                 token,
+                checkpoint: checkpoint.clone(),
             },
             checkpoint,
         ))
@@ -188,6 +192,7 @@ impl Lease {
                  where parked.outbox_id = attempt.outbox_id
             )
             select 1 from moved";
+        advances(&self.checkpoint, checkpoint)?;
         let doing = || doing("saving the relay's checkpoint");
         let (window, position) = match &checkpoint.window {
             Some((window, position)) => (Some(&*window.0), *position),
@@ -221,7 +226,9 @@ impl Lease {
         let moved = bounded(save.fetch_optional(&mut self.connection))
             .await
             .map_err(doing())?;
-        moved.map(drop).ok_or(Error::LeaseLost)
+        moved.map(drop).ok_or(Error::LeaseLost)?;
+        self.checkpoint = checkpoint.clone();
+        Ok(())
     }
 
     /// Gives the lease up, so that a standby takes it at once.

@@ -7,8 +7,11 @@
 
 mod config;
 mod error;
+pub mod invariants;
 mod lanes;
 mod lease;
+#[cfg(test)]
+mod model;
 mod outbox;
 mod partitions;
 mod publish;
@@ -21,6 +24,8 @@ mod wake;
 pub use crate::{
     config::Config,
     error::Error,
+    lanes::lane,
     relay::Relay,
     report::{Backlog, State, Status},
+    tracker::{Checkpoint, Snapshot},
 };

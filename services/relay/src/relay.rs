@@ -147,7 +147,9 @@ impl Run {
             self.report.set_state(State::Waiting);
             match &error {
                 Error::Postgres { .. } => self.postgres.fail(error.to_string()),
-                Error::Kafka(_) | Error::TooManyParked { .. } => self.events.fail(error.to_string()),
+                Error::Kafka(_) | Error::TooManyParked { .. } | Error::Invariant(_) => {
+                    self.events.fail(error.to_string());
+                }
                 Error::LeaseLost => tracing::info!("lost the lease to another relay"),
             }
             if began.elapsed() > MAX_BACKOFF {
