@@ -131,7 +131,7 @@ impl Lease {
                  where token = $1 returning token
             )
             select (select last_value from outbox_log_id),
-                   (select count(*) from outbox_parked where sent_at is null),
+                   (select count(*) from outbox_parked where sent_at is null and discarded_at is null),
                    (extract(epoch from clock_timestamp()) * 1000000)::bigint
               from renewed";
         let doing = || doing("renewing the relay's lease");
@@ -181,6 +181,7 @@ impl Lease {
                   join outbox_log log on log.xid = fresh.xid::xid8 and log.outbox_id = fresh.outbox_id
                 on conflict (outbox_id) do update
                    set last_error = excluded.last_error, next_attempt_at = excluded.next_attempt_at, sent_at = null
+                 where outbox_parked.discarded_at is null
             ), retried as (
                 update outbox_parked parked
                    set attempts = parked.attempts + 1,

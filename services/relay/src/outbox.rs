@@ -9,7 +9,7 @@
 //! A window may be as large as the outbox. It is read in the order of its ids, in slices of [`SLICE`] ids, each by a
 //! statement of its own: sorting the whole of it would spill to disk before the first row came, and an open statement
 //! keeps PostgreSQL from vacuuming. The survey, which looks at ids only, finds which slices there are, and between
-//! which transactions their rows, so that each is found by the index on (xid, outbox_id).
+//! which transactions their rows, so that each is found by the index on `(xid, outbox_id)`.
 
 use std::time::Duration;
 
@@ -224,25 +224,24 @@ async fn survey(
         .bind(after)
         .bind(SLICE);
     let row = patient(SURVEY_PATIENCE, survey.fetch_one(connection)).await?;
-    let last_ids: Vec<i64> = row.try_get::<Option<_>, _>(3)?.unwrap_or_default();
+    let ends: Vec<i64> = row.try_get::<Option<_>, _>(3)?.unwrap_or_default();
     let first_xids: Vec<String> = row.try_get::<Option<_>, _>(4)?.unwrap_or_default();
     let last_xids: Vec<String> = row.try_get::<Option<_>, _>(5)?.unwrap_or_default();
     let window = Window {
         current: Snapshot(row.try_get::<&str, _>(0)?.into()),
         now: row.try_get(1)?,
         rows: row.try_get::<i64, _>(2)?.unsigned_abs(),
-        last_id: last_ids.last().copied().unwrap_or_default(),
+        last_id: ends.last().copied().unwrap_or_default(),
     };
-    let slices =
-        last_ids
-            .into_iter()
-            .zip(first_xids)
-            .zip(last_xids)
-            .map(|((last_id, first_xid), last_xid)| Slice {
-                last_id,
-                first_xid,
-                last_xid,
-            });
+    let slices = ends
+        .into_iter()
+        .zip(first_xids)
+        .zip(last_xids)
+        .map(|((last_id, first_xid), last_xid)| Slice {
+            last_id,
+            first_xid,
+            last_xid,
+        });
     Ok((window, slices.collect()))
 }
 
@@ -257,47 +256,6 @@ async fn patient<T>(
         ))
     };
     timeout(patience, statement).await.map_err(silent)?
-}
-
-/// A parked event that is the first of its aggregate.
-#[derive(Debug)]
-pub struct Head {
-    pub lane: u64,
-    pub outbox_id: i64,
-    pub due: bool,
-}
-
-/// The first unsent parked event of each aggregate.
-pub async fn heads(connection: &mut PgConnection) -> Result<Vec<Head>, Error> {
-    const HEADS: &str = "
-        select distinct on (aggregate_type, aggregate_id)
-               aggregate_type, aggregate_id, outbox_id, coalesce(next_attempt_at <= now(), true)
-          from outbox_parked
-         where sent_at is null
-         order by aggregate_type, aggregate_id, outbox_id";
-    let head = |row: &PgRow| {
-        let lane = lane(row.try_get(0)?, row.try_get(1)?);
-        Ok(Head {
-            lane,
-            outbox_id: row.try_get(2)?,
-            due: row.try_get(3)?,
-        })
-    };
-    let rows = sqlx::query(HEADS).fetch_all(connection).await;
-    rows.and_then(|rows| rows.iter().map(head).collect())
-        .map_err(doing("reading the parked events"))
-}
-
-/// The rows of parked events.
-pub async fn parked(connection: &mut PgConnection, outbox_ids: &[i64]) -> Result<Vec<PgRow>, Error> {
-    const PARKED: &str = "
-        select log.outbox_id, log.xid, event_id, log.aggregate_type, log.aggregate_id, event_type, payload::text,
-               headers ->> 'traceparent', correlation_id, created_at
-          from outbox_parked parked
-          join outbox_log log on log.xid = parked.xid and log.outbox_id = parked.outbox_id
-         where parked.outbox_id = any ($1)";
-    let rows = sqlx::query(PARKED).bind(outbox_ids).fetch_all(connection).await;
-    rows.map_err(doing("reading the parked events"))
 }
 
 /// An event as it stands in the outbox, borrowed from the row.

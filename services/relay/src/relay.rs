@@ -192,7 +192,7 @@ impl Run {
         };
         let ended = tokio::select! {
             ended = pump.run(&wake, stop, &observe) => ended,
-            () = partitions::keep(&self.config.postgres) => Ok(()),
+            () = partitions::keep(&self.config, &self.report) => Ok(()),
         };
         let saved = pump.finish().await;
         ended.and(saved)

@@ -3,6 +3,7 @@
 mod failover;
 mod outage;
 mod parked;
+mod partitions;
 mod random;
 mod status;
 mod support;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -53,6 +53,13 @@ pub struct Running {
 pub struct Process {
     child: Child,
     pub admin: SocketAddr,
+}
+
+/// What a program had to say.
+pub struct Answer {
+    status: ExitStatus,
+    pub output: String,
+    pub error: String,
 }
 
 /// A Kafka message.
@@ -160,6 +167,11 @@ impl World {
         Ok(process)
     }
 
+    /// `relay parked …`, with the database's address and nothing else in its environment.
+    pub async fn parked(&self, arguments: &[&str]) -> Result<Answer> {
+        parked(arguments, &[("DATABASE_URL", &self.url)]).await
+    }
+
     /// Commits one event of an order.
     pub async fn commit(&self, order: u32, topic: &str) -> Result<i64> {
         let mut transaction = self.pool.begin().await?;
@@ -198,9 +210,10 @@ impl World {
         Ok(sqlx::query_as(LEASE).fetch_one(&self.pool).await?)
     }
 
-    /// Waits until everything committed has the status SENT.
+    /// Waits until everything committed, and not discarded, has the status SENT.
     pub async fn all_sent(&self) -> Result<()> {
-        const UNSENT: &str = "select count(*) from outbox_events where status <> 'SENT'";
+        const UNSENT: &str =
+            "select count(*) from outbox_events where status <> 'SENT' and discarded_at is null";
         let unsent = async || sqlx::query_scalar::<_, i64>(UNSENT).fetch_one(&self.pool).await;
         eventually("every event is SENT", async || {
             unsent().await.is_ok_and(|count| count == 0)
@@ -284,6 +297,38 @@ impl Process {
         self.child.wait()?;
         Ok(())
     }
+}
+
+impl Answer {
+    /// What it printed, if all went well.
+    pub fn done(self) -> Result<String> {
+        ensure!(self.status.success() && self.error.is_empty(), "{}", self.error);
+        Ok(self.output)
+    }
+
+    /// The one line that says why not, without its end.
+    pub fn refused(self) -> Result<String> {
+        ensure!(self.status.code() == Some(1), "{}: {}", self.status, self.output);
+        let line = self.error.strip_suffix('\n').context("no line")?;
+        ensure!(!line.contains('\n'), "more than one line: {line}");
+        Ok(line.to_owned())
+    }
+}
+
+/// `relay parked …` with this environment.
+pub async fn parked(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Answer> {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_relay"))
+        .arg("parked")
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .await?;
+    Ok(Answer {
+        status: output.status,
+        output: String::from_utf8(output.stdout)?,
+        error: String::from_utf8(output.stderr)?,
+    })
 }
 
 impl Drop for Process {
