@@ -18,6 +18,9 @@ pub enum Error {
         "events of {aggregates} aggregates are parked already, and Kafka refuses yet another one: {refusal}"
     )]
     TooManyParked { aggregates: usize, refusal: String },
+    /// What PostgreSQL has is not what was published from. Which of the two is right only a person can tell.
+    #[error("nothing is published, since {0}; `relay adopt` tells what can be done")]
+    History(String),
 }
 
 /// Makes an error of PostgreSQL into one that says what was being done.

@@ -3,10 +3,12 @@
 //! It works in windows between two PostgreSQL snapshots ([`outbox`]), sends one event of an aggregate at a time
 //! ([`lanes`]), and moves its checkpoint only over what Kafka has acknowledged ([`tracker`]). One relay is active, by a
 //! lease with a fencing token ([`lease`]); any number of others stand by. [`pump`] is what the active one does, and
-//! [`relay`] what surrounds it: it starts again whenever PostgreSQL or Kafka fails.
+//! [`relay`] what surrounds it: it starts again whenever PostgreSQL or Kafka fails. Nothing is published before [`history`] has
+//! found that the database is the one that was published from.
 
 mod config;
 mod error;
+pub mod history;
 mod lanes;
 mod lease;
 mod outbox;

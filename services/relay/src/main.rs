@@ -1,8 +1,11 @@
 //! The relay's process: see the library.
 
+use std::io::{Write as _, stdout};
+
+use anyhow::ensure;
 use clap::{Parser, Subcommand};
-use commerce_core::{config::Env, shutdown, telemetry};
-use commerce_relay::{Config, Relay};
+use commerce_core::{config::Env, postgres::PostgresConfig, shutdown, telemetry};
+use commerce_relay::{Config, Relay, history};
 
 /// Publishes the outbox to Kafka.
 #[derive(Debug, Parser)]
@@ -16,16 +19,41 @@ struct Arguments {
 enum Command {
     /// Publishes events until told to stop.
     Serve,
+    /// Say why the relay does not go on with this database, as after a restored backup; with `--yes`, go on with what is
+    /// there. Needs PostgreSQL alone.
+    Adopt {
+        /// Do it, rather than say what would be done.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments {
-        command: Command::Serve,
-    } = Arguments::parse();
+    match Arguments::parse().command {
+        Command::Serve => serve().await,
+        Command::Adopt { yes } => adopt(yes).await,
+    }
+}
+
+async fn serve() -> anyhow::Result<()> {
     let (config, logs) = Config::from_env(Env::from_process())?;
     telemetry::init(&logs);
     let stop = shutdown::on_signal()?;
     Relay::bind(config).await?.run(stop).await?;
+    Ok(())
+}
+
+async fn adopt(yes: bool) -> anyhow::Result<()> {
+    let mut env = Env::from_process();
+    let postgres = PostgresConfig::from_env(&mut env);
+    let postgres = env.finish(|| postgres)?;
+    let found = history::inspect(&postgres).await?;
+    writeln!(stdout(), "{found}")?;
+    if found.is_sound() {
+        return Ok(());
+    }
+    ensure!(yes, "nothing was changed; `relay adopt --yes` does it");
+    writeln!(stdout(), "{}", history::adopt(&postgres).await?)?;
     Ok(())
 }
