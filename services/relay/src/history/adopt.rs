@@ -17,8 +17,10 @@ use crate::error::{Error, doing};
 #[derive(Debug, Clone)]
 pub struct Inspection {
     findings: Vec<Finding>,
-    /// Where there are foreign ids: how many events would be published, and how many count as published.
-    foreign: Option<(i64, i64)>,
+    foreign: Option<Foreign>,
+    /// Events with foreign ids, or of a foreign checkpoint, that would be published; and the others, which count as published.
+    unpublished: i64,
+    published: i64,
     lost: i64,
 }
 
@@ -135,16 +137,14 @@ async fn look(connection: &mut PgConnection) -> Result<Inspection, sqlx::Error> 
          order by created_at desc
          limit 1";
     let mut findings = foreign(&mut *connection).await?;
-    let foreign = match Foreign::of(&findings) {
-        None => None,
-        Some(foreign) => {
-            let count = sqlx::query_as::<_, (i64, i64)>(COUNT)
-                .bind(snapshot(&mut *connection).await?)
-                .bind(foreign == Foreign::Checkpoint);
-            let (unpublished, all) = count.fetch_one(&mut *connection).await?;
-            Some((unpublished, all - unpublished))
-        }
-    };
+    let foreign = Foreign::of(&findings);
+    let (mut unpublished, mut all) = (0, 0);
+    if let Some(foreign) = foreign {
+        let count = sqlx::query_as(COUNT)
+            .bind(snapshot(&mut *connection).await?)
+            .bind(foreign == Foreign::Checkpoint);
+        (unpublished, all) = count.fetch_one(&mut *connection).await?;
+    }
     let mut lost = 0;
     if let Some(row) = sqlx::query(LOST).fetch_optional(connection).await? {
         lost = row.try_get(0)?;
@@ -165,6 +165,8 @@ async fn look(connection: &mut PgConnection) -> Result<Inspection, sqlx::Error> 
     Ok(Inspection {
         findings,
         foreign,
+        unpublished,
+        published: all - unpublished,
         lost,
     })
 }
@@ -205,8 +207,10 @@ async fn rewrite(connection: &mut PgConnection, foreign: Foreign) -> Result<u64,
            set snapshot = $1::pg_snapshot, window_snapshot = null, position = 0, updated_at = now()";
     // What it says is said in foreign ids.
     const PROGRESS: &str = "delete from relay_progress";
-    const HISTORY: &str =
-        "insert into outbox_history (system_identifier) select system_identifier from pg_control_system()";
+    const HISTORY: &str = "
+        insert into outbox_history (history_id, system_identifier)
+        select (select coalesce(max(history_id), 0) + 1 from outbox_history), system_identifier
+          from pg_control_system()";
     // Logical replication leaves sequences behind.
     const OUTBOX_IDS: &str = "
         select setval('outbox_log_id', log.id)
@@ -272,11 +276,14 @@ impl fmt::Display for Inspection {
             write!(f, "\n  - {finding}")?;
         }
         f.write_str("\nAdopting what is there will")?;
-        if let Some((unpublished, published)) = self.foreign {
-            write!(
+        match self.foreign {
+            None => {}
+            Some(Foreign::Rows) => write!(f, "\n  - publish {} events", self.unpublished)?,
+            Some(Foreign::Checkpoint) => write!(
                 f,
-                "\n  - publish {unpublished} events, and take {published} for published; when they were is forgotten"
-            )?;
+                "\n  - publish {} events, and take {} for published; when they were is forgotten",
+                self.unpublished, self.published
+            )?,
         }
         if self.lost > 0 {
             write!(

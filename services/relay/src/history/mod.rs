@@ -71,8 +71,8 @@ impl std::fmt::Display for Finding {
             ),
             Self::Lost { events, last } => write!(
                 f,
-                "Kafka has {events} events at the ends of its topics that the outbox has not, as after a restored backup or a \
-                 failover: the last at offset {} of {}/{}, event {} of order {}, {}",
+                "Kafka has events that the outbox has not, as after a restored backup or a failover: {events} at the ends of its \
+                 topics, the last at offset {} of {}/{}, event {} of order {}, {}",
                 last.offset,
                 last.topic,
                 last.partition,
@@ -308,11 +308,11 @@ async fn settle(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         with refuted as (
             delete from outbox_lost where accepted_at is null
         )
-        insert into outbox_history (system_identifier)
-        select here.system_identifier
+        insert into outbox_history (history_id, system_identifier)
+        select coalesce(latest.history_id, 0) + 1, here.system_identifier
           from pg_control_system() here
-         where here.system_identifier is distinct from
-               (select system_identifier from outbox_history order by history_id desc limit 1)";
+          left join (select * from outbox_history order by history_id desc limit 1) latest on true
+         where here.system_identifier is distinct from latest.system_identifier";
     sqlx::query(SETTLE).execute(connection).await.map(drop)
 }
 
