@@ -23,6 +23,9 @@ pub enum Error {
     /// A mistake in the relay's own work, found before it did any harm.
     #[error("an invariant does not hold: {0}")]
     Invariant(#[from] Violation),
+    /// What PostgreSQL has is not what was published from. Which of the two is right only a person can tell.
+    #[error("nothing is published, since {0}; `relay adopt` tells what can be done")]
+    History(String),
 }
 
 /// Makes an error of PostgreSQL into one that says what was being done.

@@ -119,13 +119,14 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Reads from the server that has been up since `server`, and no other.
     #[must_use]
-    pub fn start(postgres: &PostgresConfig) -> Self {
+    pub fn start(postgres: &PostgresConfig, server: DateTime<Utc>) -> Self {
         let (requests, inbox) = mpsc::channel(1);
         let (outbox, pieces) = mpsc::channel(2);
         let options = postgres.options.clone().application_name("relay-reader");
         let task = tokio::spawn(async move {
-            if let Err(error) = read(&options, inbox, &outbox).await {
+            if let Err(error) = read(&options, server, inbox, &outbox).await {
                 // Nobody listens any more when this fails.
                 let _ = outbox.send(Err(error)).await;
             }
@@ -163,11 +164,22 @@ struct Slice {
 
 async fn read(
     options: &PgConnectOptions,
+    server: DateTime<Utc>,
     mut requests: mpsc::Receiver<Request>,
     pieces: &mpsc::Sender<Result<Piece, sqlx::Error>>,
 ) -> Result<(), sqlx::Error> {
     let mut connection = patient(PATIENCE, PgConnection::connect_with(options)).await?;
     connection.execute(SESSION).await?;
+    // While a primary is replaced, an address may lead to either. The snapshots of one would make the lease's server take
+    // transactions of its own for published.
+    let up_since: DateTime<Utc> = sqlx::query_scalar("select pg_postmaster_start_time()")
+        .fetch_one(&mut connection)
+        .await?;
+    if up_since != server {
+        return Err(sqlx::Error::Protocol(
+            "this is another server than the one that granted the lease".to_owned(),
+        ));
+    }
     while let Some(request) = requests.recv().await {
         let (window, slices) = survey(&mut connection, &request).await?;
         let current = window.current.clone();
@@ -261,6 +273,8 @@ async fn patient<T>(
 /// An event as it stands in the outbox, borrowed from the row.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'r> {
+    pub outbox_id: i64,
+    pub xid: u64,
     pub id: Uuid,
     pub aggregate_id: &'r str,
     /// Its topic, without the prefix.
@@ -275,6 +289,8 @@ impl<'r> Event<'r> {
     pub fn of(row: &'r PgRow) -> Result<Self, Error> {
         let event = || {
             Ok(Self {
+                outbox_id: row.try_get(0)?,
+                xid: xid(row)?,
                 id: row.try_get(2)?,
                 aggregate_id: row.try_get(4)?,
                 kind: row.try_get(5)?,

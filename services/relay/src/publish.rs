@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use crate::{error::Error, outbox::Event};
 
 /// `ce_source` of every event.
-const SOURCE: &str = "/commerce-pipeline/orders";
+pub const SOURCE: &str = "/commerce-pipeline/orders";
 
 /// Why an event was not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +109,8 @@ impl Producer {
             event.id.to_string(),
             event.created_at.to_rfc3339_opts(SecondsFormat::Micros, true),
         );
-        let headers = OwnedHeaders::new_with_capacity(9)
+        let position = format!("{}:{}", event.xid, event.outbox_id);
+        let headers = OwnedHeaders::new_with_capacity(10)
             .insert(text(header::SPEC_VERSION, "1.0"))
             .insert(text(header::ID, &id))
             .insert(text(header::SOURCE, SOURCE))
@@ -117,7 +118,8 @@ impl Producer {
             .insert(text(header::SUBJECT, event.aggregate_id))
             .insert(text(header::TIME, &time))
             .insert(text(header::CONTENT_TYPE, "application/json"))
-            .insert(text(header::CORRELATION_ID, event.correlation_id));
+            .insert(text(header::CORRELATION_ID, event.correlation_id))
+            .insert(text(header::OUTBOX_POSITION, &position));
         let span = self.span(event, &topic);
         let own = span.traceparent();
         let headers = match own.as_deref().or(event.traceparent) {

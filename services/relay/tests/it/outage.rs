@@ -19,13 +19,13 @@ use tokio::{
 use crate::support::{CANCELLED, CREATED, Running, World, eventually, insert, readiness, status};
 
 /// Writes until told to stop; errors are what happens to a writer when PostgreSQL is away.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     task: JoinHandle<u32>,
 }
 
 impl Load {
-    fn start(pool: PgPool) -> Self {
+    pub fn start(pool: PgPool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
@@ -41,7 +41,7 @@ impl Load {
         Self { stop, task }
     }
 
-    async fn stop(self) -> Result<u32> {
+    pub async fn stop(self) -> Result<u32> {
         self.stop.store(true, Ordering::Relaxed);
         Ok(self.task.await?)
     }
@@ -54,7 +54,7 @@ async fn write(pool: &PgPool, order: u32) -> Result<()> {
     Ok(transaction.commit().await?)
 }
 
-async fn ready(relay: &Running, check: &str, expected: bool) -> Result<()> {
+pub async fn ready(relay: &Running, check: &str, expected: bool) -> Result<()> {
     eventually(&format!("{check} is ready: {expected}"), async || {
         readiness(relay.admin)
             .await
