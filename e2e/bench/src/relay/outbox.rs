@@ -89,7 +89,7 @@ impl Outbox {
     pub async fn fill(&mut self, server: &Postgres, events: i64) -> Result<Orders> {
         let orders = self.take(events);
         let next = Arc::new(AtomicI64::new(orders.start));
-        let mut writers = JoinSet::new();
+        let mut writers = JoinSet::<Result<()>>::new();
         for _ in 0..CONNECTIONS {
             let mut connection = self.connect().await?;
             connection.execute("set synchronous_commit = off").await?;
@@ -120,7 +120,7 @@ impl Outbox {
         if wake {
             waker.spawn(notify(self.connect().await?, Arc::clone(&written)));
         }
-        let mut writers = JoinSet::new();
+        let mut writers = JoinSet::<Result<()>>::new();
         let began = Instant::now() + Duration::from_millis(100);
         for _ in 0..CONNECTIONS {
             let mut connection = self.connect().await?;
@@ -162,7 +162,7 @@ impl Outbox {
         const IDS: &str =
             "select event_id from outbox_log where aggregate_id::bigint >= $1 and aggregate_id::bigint < $2";
         let ids = sqlx::query_scalar(IDS).bind(orders.start).bind(orders.end);
-        let ids: Vec<_> = ids.fetch_all(&mut self.connect().await?).await?;
+        let ids: Vec<Uuid> = ids.fetch_all(&mut self.connect().await?).await?;
         Ok(ids.into_iter().collect())
     }
 

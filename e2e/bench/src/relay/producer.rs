@@ -32,6 +32,9 @@ struct Message {
     headers: OwnedHeaders,
 }
 
+/// Event type, order, payload, event id, time, correlation id.
+type Row = (String, String, String, String, String, String);
+
 /// Counts what Kafka acknowledged.
 #[derive(Default)]
 struct Acknowledged(AtomicUsize);
@@ -103,18 +106,18 @@ async fn read(postgres: &PostgresConfig, kafka: &KafkaConfig) -> Result<Vec<Mess
                to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), correlation_id
           from outbox_log order by outbox_id"#;
     let mut connection = PgConnection::connect_with(&postgres.options).await?;
-    let rows = sqlx::query_as(READ).fetch_all(&mut connection).await?;
+    let rows: Vec<Row> = sqlx::query_as(READ).fetch_all(&mut connection).await?;
     let message =
         |(kind, order, payload, id, time, correlation): (String, String, String, String, String, String)| {
             let headers = [
                 (header::SPEC_VERSION, "1.0"),
-                (header::ID, &id),
+                (header::ID, id.as_str()),
                 (header::SOURCE, "/commerce-pipeline/orders"),
-                (header::TYPE, &kind),
-                (header::SUBJECT, &order),
-                (header::TIME, &time),
+                (header::TYPE, kind.as_str()),
+                (header::SUBJECT, order.as_str()),
+                (header::TIME, time.as_str()),
                 (header::CONTENT_TYPE, "application/json"),
-                (header::CORRELATION_ID, &correlation),
+                (header::CORRELATION_ID, correlation.as_str()),
             ];
             let insert = |all: OwnedHeaders, (key, value): (&str, &str)| {
                 all.insert(Header {
