@@ -107,34 +107,35 @@ async fn read(postgres: &PostgresConfig, kafka: &KafkaConfig) -> Result<Vec<Mess
           from outbox_log order by outbox_id"#;
     let mut connection = PgConnection::connect_with(&postgres.options).await?;
     let rows: Vec<Row> = sqlx::query_as(READ).fetch_all(&mut connection).await?;
-    let message =
-        |(kind, order, payload, id, time, correlation): (String, String, String, String, String, String)| {
-            let headers = [
-                (header::SPEC_VERSION, "1.0"),
-                (header::ID, id.as_str()),
-                (header::SOURCE, "/commerce-pipeline/orders"),
-                (header::TYPE, kind.as_str()),
-                (header::SUBJECT, order.as_str()),
-                (header::TIME, time.as_str()),
-                (header::CONTENT_TYPE, "application/json"),
-                (header::CORRELATION_ID, correlation.as_str()),
-            ];
-            let insert = |all: OwnedHeaders, (key, value): (&str, &str)| {
-                all.insert(Header {
-                    key,
-                    value: Some(value),
-                })
-            };
-            Message {
-                headers: headers
-                    .into_iter()
-                    .fold(OwnedHeaders::new_with_capacity(8), insert),
-                topic: kafka.topic(&kind),
-                key: order,
-                payload,
-            }
-        };
-    Ok(rows.into_iter().map(message).collect())
+    Ok(rows.into_iter().map(|row| Message::of(kafka, row)).collect())
+}
+
+impl Message {
+    fn of(kafka: &KafkaConfig, (kind, order, payload, id, time, correlation): Row) -> Self {
+        let headers = [
+            (header::SPEC_VERSION, "1.0"),
+            (header::ID, id.as_str()),
+            (header::SOURCE, "/commerce-pipeline/orders"),
+            (header::TYPE, kind.as_str()),
+            (header::SUBJECT, order.as_str()),
+            (header::TIME, time.as_str()),
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CORRELATION_ID, correlation.as_str()),
+        ];
+        let empty = OwnedHeaders::new_with_capacity(headers.len());
+        let headers = headers.into_iter().fold(empty, |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        });
+        Self {
+            topic: kafka.topic(&kind),
+            key: order,
+            payload,
+            headers,
+        }
+    }
 }
 
 /// With the relay's settings, and a queue that is always full.
