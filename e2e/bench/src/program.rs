@@ -11,8 +11,6 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::cpu;
-
 /// A process under test, killed when dropped.
 pub struct Program {
     child: Child,
@@ -80,11 +78,6 @@ impl Program {
     /// Its standard input and output, where the command made pipes of them.
     pub fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
         self.child.stdin.take().zip(self.child.stdout.take())
-    }
-
-    /// CPU time so far.
-    pub fn cpu(&self) -> Result<Duration> {
-        cpu::of_tree(self.id)
     }
 
     /// The most memory that it has had resident so far, in bytes.

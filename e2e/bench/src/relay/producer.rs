@@ -18,7 +18,7 @@ use rdkafka::{
 use sqlx::{Connection as _, PgConnection};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{ChildStdin, Command},
+    process::ChildStdin,
     time::sleep,
 };
 
@@ -83,15 +83,15 @@ pub async fn run() -> Result<()> {
     let messages = read(&postgres, &kafka).await?;
     let producer = producer(&kafka)?;
     writeln!(std::io::stdout(), "ready")?;
-    let mut orders = BufReader::new(tokio::io::stdin()).lines();
-    if orders.next_line().await?.is_none() {
+    let mut orders = std::io::stdin().lines();
+    if orders.next().is_none() {
         return Ok(());
     }
     let count = messages.len();
     for message in messages {
         send(&producer, message).await?;
     }
-    while orders.next_line().await?.is_some() {}
+    orders.for_each(drop);
     let acknowledged = producer.client().context().0.load(Ordering::Relaxed);
     ensure!(
         acknowledged == count,
