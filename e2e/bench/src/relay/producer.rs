@@ -80,8 +80,9 @@ pub async fn run() -> Result<()> {
         KafkaConfig::from_env(&mut env),
     );
     let (postgres, kafka) = env.finish(|| postgres.zip(kafka))?;
-    let messages = read(&postgres, &kafka).await?;
+    // It connects while the messages are read.
     let producer = producer(&kafka)?;
+    let messages = read(&postgres, &kafka).await?;
     writeln!(std::io::stdout(), "ready")?;
     let mut orders = std::io::stdin().lines();
     if orders.next().is_none() {

@@ -57,10 +57,11 @@ impl Topic {
             config: BTreeMap::from([("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())]),
         };
         topics::ensure(&kafka, &spec).await?;
-        let consumer = kafka.client("bench").set("group.id", "bench").create()?;
+        let mut client = kafka.client("bench");
+        client.set("group.id", "bench").set("enable.auto.commit", "false");
         Ok(Self {
             name: kafka.topic(EventType::OrderCreated.topic()),
-            consumer: Arc::new(consumer),
+            consumer: Arc::new(client.create()?),
             kafka,
         })
     }
