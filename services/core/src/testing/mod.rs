@@ -23,7 +23,7 @@ mod shared;
 
 pub use self::{
     collector::{Collected, Collector},
-    distribution::schemathesis,
+    distribution::{java_home, schemathesis, stores},
     elasticsearch::Elasticsearch,
     kafka::Kafka,
     postgres::{Durability, Postgres},
