@@ -1,8 +1,29 @@
 -- Outbox: whose history it is, events given up, days that had no partition ----------------------------------------
 
--- The checkpoint and `outbox_log.xid` are of this PostgreSQL cluster's transactions and mean nothing in another one. Null until a
--- relay has first claimed the lease.
-alter table relay_checkpoint add column system_identifier bigint;
+-- The checkpoint and `outbox_log.xid` are of one PostgreSQL cluster's transactions and mean nothing in another one. The last row says
+-- which cluster that is; there is one more for each time that somebody had the relay adopt a foreign log. `xid` is the transaction that
+-- wrote the row, so where the row's own `xmin` says otherwise, the tables were copied row by row (a dump, logical replication). By it
+-- the relay also finds rows of the log that were given it when they were adopted.
+create table outbox_history (
+    history_id        integer     primary key,
+    system_identifier bigint      not null,
+    xid               xid8        not null default pg_current_xact_id(),
+    began_at          timestamptz not null default now()
+);
+
+-- Events that Kafka has and the log has not, as far as a relay saw them at the ends of the topics: PostgreSQL went back to an earlier
+-- state. Nothing is published as long as one of them is not accepted.
+create table outbox_lost (
+    event_id        uuid        primary key,
+    outbox_id       bigint      not null,
+    aggregate_id    text        not null,
+    created_at      timestamptz not null,
+    topic           text        not null,
+    kafka_partition integer     not null,
+    kafka_offset    bigint      not null,
+    found_at        timestamptz not null default now(),
+    accepted_at     timestamptz
+);
 
 -- Somebody decided that this event is not to be published; later events of its aggregate no longer wait for it.
 alter table outbox_parked

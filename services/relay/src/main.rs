@@ -1,10 +1,14 @@
 //! The relay's process: see the library.
 
-use std::process::ExitCode;
+use std::{
+    io::{Write as _, stdout},
+    process::ExitCode,
+};
 
+use anyhow::ensure;
 use clap::{Parser, Subcommand};
-use commerce_core::{config::Env, exit, shutdown, telemetry};
-use commerce_relay::{Config, Relay, parked};
+use commerce_core::{config::Env, exit, postgres::PostgresConfig, shutdown, telemetry};
+use commerce_relay::{Config, Relay, history, parked};
 
 /// Publishes the outbox to Kafka. It is configured by environment variables.
 #[derive(Debug, Parser)]
@@ -21,6 +25,13 @@ enum Command {
     /// The events that Kafka refuses, and those that wait behind them. Needs PostgreSQL alone.
     #[command(subcommand)]
     Parked(parked::Command),
+    /// Say why the relay does not go on with this database, as after a restored backup; with `--yes`, go on with what is
+    /// there. Needs PostgreSQL alone.
+    Adopt {
+        /// Do it, rather than say what would be done.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[tokio::main]
@@ -28,6 +39,7 @@ async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve => serve().await,
         Command::Parked(command) => command.run(Env::from_process()).await,
+        Command::Adopt { yes } => adopt(yes).await,
     };
     exit::code(result)
 }
@@ -37,5 +49,19 @@ async fn serve() -> anyhow::Result<()> {
     telemetry::init(&logs);
     let stop = shutdown::on_signal()?;
     Relay::bind(config).await?.run(stop).await?;
+    Ok(())
+}
+
+async fn adopt(yes: bool) -> anyhow::Result<()> {
+    let mut env = Env::from_process();
+    let postgres = PostgresConfig::from_env(&mut env);
+    let postgres = env.finish(|| postgres)?;
+    let found = history::inspect(&postgres).await?;
+    writeln!(stdout(), "{found}")?;
+    if found.is_sound() {
+        return Ok(());
+    }
+    ensure!(yes, "nothing was changed; `relay adopt --yes` does it");
+    writeln!(stdout(), "{}", history::adopt(&postgres).await?)?;
     Ok(())
 }

@@ -70,6 +70,8 @@ pub struct Pump<'a> {
     /// The window being read, and the last id read of it.
     window: Option<(Snapshot, i64)>,
     window_events: u32,
+    /// What is to come of it, as the survey found.
+    unread: u64,
     /// The reader owes an answer.
     asked: bool,
     last_poll: Instant,
@@ -86,8 +88,8 @@ pub struct Pump<'a> {
     next_retry: Instant,
     /// The last outbox id handed out, as of the last heartbeat.
     last_id: i64,
-    /// The highest outbox id read.
-    highest_read: i64,
+    /// The highest outbox id found.
+    highest_found: i64,
     parked: u64,
     /// PostgreSQL's clock (microseconds since 1970) at an instant of ours.
     clock: (i64, Instant),
@@ -118,6 +120,7 @@ impl<'a> Pump<'a> {
             previous: checkpoint.snapshot,
             window: checkpoint.window,
             window_events: 0,
+            unread: 0,
             asked: false,
             last_poll: now,
             next_poll: now,
@@ -129,7 +132,7 @@ impl<'a> Pump<'a> {
             discarded,
             next_retry: now,
             last_id: pulse.last_id,
-            highest_read: 0,
+            highest_found: 0,
             parked: u64::try_from(pulse.parked).unwrap_or_default(),
             clock: (pulse.now, now),
             last_progress: now,
@@ -224,7 +227,7 @@ impl<'a> Pump<'a> {
     fn ask(&mut self) {
         let reader = self
             .reader
-            .get_or_insert_with(|| Reader::start(&self.config.postgres));
+            .get_or_insert_with(|| Reader::start(&self.config.postgres, self.lease.server()));
         reader.ask(Request {
             previous: self.previous.clone(),
             window: self.window.clone(),
@@ -250,10 +253,14 @@ impl<'a> Pump<'a> {
                 self.next_poll = self.last_poll + self.idle_wait;
                 self.idle_wait = (2 * self.idle_wait).min(self.config.poll_interval);
             }
-            Piece::Opened { current, now } => {
-                self.clock = (now, Instant::now());
-                self.tracker.open(current.clone());
-                self.window = Some((current, 0));
+            Piece::Opened(window) => {
+                self.clock = (window.now, Instant::now());
+                self.unread = window.rows;
+                self.highest_found = self.highest_found.max(window.last_id);
+                if self.window.is_none() {
+                    self.tracker.open(window.current.clone());
+                    self.window = Some((window.current, 0));
+                }
             }
             Piece::Rows(rows) => {
                 for row in rows {
@@ -286,7 +293,7 @@ impl<'a> Pump<'a> {
         }
         let sequence = self.tracker.push(entry);
         self.window_events += 1;
-        self.highest_read = self.highest_read.max(entry.outbox_id);
+        self.unread = self.unread.saturating_sub(1);
         if let Some((_, position)) = &mut self.window {
             *position = entry.outbox_id;
         }
@@ -472,12 +479,14 @@ impl<'a> Pump<'a> {
     fn backlog(&self) -> Backlog {
         let retained = self.report.retained();
         let oldest = self.tracker.oldest();
-        let unread = match (&self.window, self.highest_read) {
+        // What became visible after the window is known by its ids alone, and of aborted transactions, too.
+        let younger = match (&self.window, self.highest_found) {
             (None, _) => 0,
+            // A window that the relay before left unfinished, not surveyed yet.
             (Some(_), 0) => 1,
             (Some(_), highest) => u64::try_from(self.last_id - highest).unwrap_or_default(),
         };
-        let backlog = unread + self.tracker.unsettled() as u64;
+        let backlog = self.unread + younger + self.tracker.unsettled() as u64;
         Backlog {
             backlog,
             sent: retained.sent(self.last_id, backlog + self.parked),

@@ -55,10 +55,13 @@ pub enum State {
 }
 
 /// What `/status` answers. Only the active relay knows the numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     pub state: State,
+    /// Why nothing is published until somebody has decided something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
     #[serde(flatten)]
     pub backlog: Option<Backlog>,
 }
@@ -115,7 +118,7 @@ impl Report {
 
     #[must_use]
     pub fn status(&self) -> Status {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn set_state(&self, state: State) {
@@ -131,10 +134,17 @@ impl Report {
         *self.retained.lock().unwrap_or_else(PoisonError::into_inner) = retained;
     }
 
+    pub fn set_blocked(&self, why: String) {
+        self.set(Status {
+            blocked: Some(why),
+            ..Status::of(State::Waiting)
+        });
+    }
+
     pub fn set_backlog(&self, backlog: Backlog) {
         self.set(Status {
-            state: State::Active,
             backlog: Some(backlog),
+            ..Status::of(State::Active)
         });
     }
 
@@ -161,7 +171,11 @@ impl Report {
 
 impl Status {
     fn of(state: State) -> Self {
-        Self { state, backlog: None }
+        Self {
+            state,
+            blocked: None,
+            backlog: None,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The relay against real PostgreSQL and Kafka.
 
 mod failover;
+mod history;
 mod outage;
 mod parked;
 mod partitions;

@@ -102,8 +102,11 @@ async fn an_event_that_is_too_large_is_parked_and_the_parked_survive_a_restart()
 
     let relay = world.relay().await?;
     world.commit(1, CREATED).await?;
-    eventually("it waits behind", async || {
-        world.count("NEW").await.is_ok_and(|new| new == 2)
+    eventually("it is parked behind the others", async || {
+        sqlx::query_scalar::<_, i64>("select count(*) from outbox_parked")
+            .fetch_one(&world.pool)
+            .await
+            .is_ok_and(|parked| parked == 3)
     })
     .await?;
     // Somebody repairs it, and does not wait until it is tried again.
