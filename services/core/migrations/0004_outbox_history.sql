@@ -73,14 +73,18 @@ select log.outbox_id,
  cross join relay_checkpoint checkpoint
   left join outbox_parked parked on parked.outbox_id = log.outbox_id;
 
--- Makes the partition of one day (UTC); false where it exists. Attaching, unlike `create table … partition of`, leaves readers and
--- writers of the log's other partitions alone. Rows of that day which landed in the default partition move into it, with their
--- `xid`, so that nothing changes for the relay; but not before the day is over, since moving would have to keep new ones out.
+-- Makes the partition of one day (UTC); false where it exists, or can't be made yet. Attaching, unlike `create table … partition of`,
+-- leaves readers and writers of the log's other partitions alone. Rows of that day which landed in the default partition move into
+-- it, with their `xid`. That has to wait until the day is over, since it would have to keep new rows out, and until the relay has
+-- published them: a statement that is planned at this very moment may know the partitions from before and read the rows from after,
+-- and find a row in neither place.
 create or replace function outbox_log_add_partition(day date) returns boolean language plpgsql as $$
 declare
     partition text := 'outbox_log_' || to_char(day, 'YYYYMMDD');
     first timestamptz := day::timestamp at time zone 'UTC';
     next  timestamptz := (day + 1)::timestamp at time zone 'UTC';
+    published pg_snapshot := (select snapshot from relay_checkpoint);
+    unpublished boolean;
 begin
     if to_regclass(partition) is not null then
         return false;
@@ -88,10 +92,20 @@ begin
     if next > now() and exists (select from outbox_log_default where created_at >= first and created_at < next) then
         return false;
     end if;
+    if exists (select from outbox_log_default
+                where (xid >= pg_snapshot_xmax(published) or xid = any (array(select pg_snapshot_xip(published))))
+                  and created_at >= first and created_at < next) then
+        return false;
+    end if;
     execute format('create table %I (like outbox_log including defaults)', partition);
     execute format('with moved as (delete from outbox_log_default where created_at >= $1 and created_at < $2 returning *)
                     insert into %I select * from moved', partition) using first, next;
     execute format('alter table outbox_log attach partition %I for values from (%L) to (%L)', partition, first, next);
+    execute format('select exists (select from %I where xid >= pg_snapshot_xmax($1) or xid = any (array(select pg_snapshot_xip($1))))',
+        partition) into unpublished using published;
+    if unpublished then
+        raise exception 'an event of % was written while its partition was made', day using errcode = 'object_in_use';
+    end if;
     return true;
 end
 $$;

@@ -19,6 +19,7 @@ const SESSION: &str =
 
 /// SQLSTATEs, see <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
+const OBJECT_IN_USE: &str = "55006";
 const DEADLOCK_DETECTED: &str = "40P01";
 const UNDEFINED_TABLE: &str = "42P01";
 const DUPLICATE_TABLE: &str = "42P07";
@@ -63,7 +64,7 @@ impl Round {
     pub fn is_busy(&self) -> bool {
         self.problem
             .as_ref()
-            .is_some_and(|problem| has_code(problem, &[LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED]))
+            .is_some_and(|problem| has_code(problem, &[LOCK_NOT_AVAILABLE, OBJECT_IN_USE, DEADLOCK_DETECTED]))
     }
 
     fn note<T>(&mut self, result: Result<T, sqlx::Error>) -> Option<T> {
@@ -130,8 +131,9 @@ async fn days(connection: &mut PgConnection) -> Result<Vec<NaiveDate>, sqlx::Err
     sqlx::query_scalar(DAYS).bind(AHEAD).fetch_all(connection).await
 }
 
-/// Makes the partition of a day; false where it is there, or has to wait until the day is over. One statement, so that
-/// PostgreSQL finishes it whatever becomes of this process: moving the rows of a long outage takes its time.
+/// Makes the partition of a day; false where it is there, or has to wait until the day's events are published. One
+/// statement, so that PostgreSQL finishes it whatever becomes of this process: moving the rows of a long outage takes
+/// its time.
 async fn add(connection: &mut PgConnection, day: NaiveDate) -> Result<bool, sqlx::Error> {
     const ADD: &str = "select outbox_log_add_partition($1) from pg_advisory_xact_lock($2)";
     let add = sqlx::query_scalar(ADD).bind(day).bind(TURN);
