@@ -39,10 +39,10 @@ use crate::{
 enum Finding {
     /// Checkpoint and log were copied row by row out of the cluster with this system identifier.
     Copied { from: i64, here: i64 },
-    /// The checkpoint is beyond the next transaction.
-    Ahead { checkpoint: u64, next: u64 },
+    /// The checkpoint is beyond the transactions of this cluster.
+    Ahead { checkpoint: u64 },
     /// The log has a row of a transaction that is yet to come.
-    Future { xid: u64, next: u64 },
+    Future { xid: u64 },
     /// Subscriptions write the log: it is another cluster's.
     Subscribed { subscriptions: String },
     /// Kafka has events that the log has not.
@@ -57,13 +57,15 @@ impl std::fmt::Display for Finding {
                 "the outbox was copied from another PostgreSQL server (system identifier {from}; this one is {here}), whose \
                  transaction ids mean nothing here"
             ),
-            Self::Ahead { checkpoint, next } => write!(
+            Self::Ahead { checkpoint } => write!(
                 f,
-                "the relay's checkpoint is at transaction {checkpoint}, but this server's next one is {next}: its ids went back"
+                "the relay's checkpoint is at transaction {checkpoint}, which this PostgreSQL server has not come to yet: its \
+                 ids went back"
             ),
-            Self::Future { xid, next } => write!(
+            Self::Future { xid } => write!(
                 f,
-                "the outbox has rows of transaction {xid}, but this server's next one is {next}: they came from another one"
+                "the outbox has rows of transaction {xid}, which this PostgreSQL server has not come to yet: they came from \
+                 another one"
             ),
             Self::Subscribed { subscriptions } => write!(
                 f,
@@ -84,12 +86,16 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Fails with [`Error::History`] where something was found, and then with [`Error::Kafka`] where Kafka could not be asked. The lease is
-/// renewed meanwhile. Returns early on `stop`.
+/// Fails with [`Error::History`] where something was found, and otherwise with [`Error::Kafka`] where Kafka could not be asked. The lease
+/// is renewed meanwhile. Returns early on `stop`.
 pub async fn examine(lease: &mut Lease, kafka: &KafkaConfig, stop: &CancellationToken) -> Result<(), Error> {
-    let mut findings = bounded(foreign(lease.connection()))
+    let foreign = bounded(foreign(lease.connection()))
         .await
         .map_err(doing("looking for foreign transaction ids"))?;
+    // Here Kafka is ahead, as long as rows are on their way.
+    if let Some(Finding::Subscribed { .. }) = foreign {
+        return refuse(foreign);
+    }
     let mut reading = tail::read(kafka.clone());
     let read = loop {
         tokio::select! {
@@ -99,19 +105,24 @@ pub async fn examine(lease: &mut Lease, kafka: &KafkaConfig, stop: &Cancellation
         }
     };
     let doing = || doing("looking for what Kafka has in the outbox");
-    match read {
-        Ok(messages) => findings.extend(
-            bounded(lost(lease.connection(), &messages))
-                .await
-                .map_err(doing())?,
-        ),
-        Err(error) if findings.is_empty() => return Err(error),
-        Err(error) => tracing::debug!(%error, "the ends of the topics"),
-    }
-    if findings.is_empty() {
+    let lost = match read {
+        Ok(messages) => bounded(lost(lease.connection(), &messages))
+            .await
+            .map_err(doing())?,
+        Err(error) if foreign.is_none() => return Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "the ends of the topics");
+            None
+        }
+    };
+    if foreign.is_none() && lost.is_none() {
         return bounded(settle(lease.connection())).await.map_err(doing());
     }
-    let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    refuse(foreign.into_iter().chain(lost))
+}
+
+fn refuse(findings: impl IntoIterator<Item = Finding>) -> Result<(), Error> {
+    let findings: Vec<_> = findings.into_iter().map(|finding| finding.to_string()).collect();
     Err(Error::History(findings.join("; ")))
 }
 
@@ -149,31 +160,25 @@ impl Ids {
         })
     }
 
-    fn findings(&self) -> Vec<Finding> {
-        let (here, next) = (self.system_identifier, self.next);
-        let copied = match self.history {
-            Some((from, true)) if from != here => Some(Finding::Copied { from, here }),
+    /// The most telling of what is to be said of the ids; the rest follows from it.
+    fn finding(&self) -> Option<Finding> {
+        let here = self.system_identifier;
+        match (&self.subscriptions, self.history, self.newest) {
+            (Some(subscriptions), ..) => Some(Finding::Subscribed {
+                subscriptions: subscriptions.clone(),
+            }),
+            (_, Some((from, true)), _) if from != here => Some(Finding::Copied { from, here }),
+            _ if self.checkpoint > self.next => Some(Finding::Ahead {
+                checkpoint: self.checkpoint,
+            }),
+            (.., Some(xid)) if xid >= self.next => Some(Finding::Future { xid }),
             _ => None,
-        };
-        let ahead = (self.checkpoint > next).then_some(Finding::Ahead {
-            checkpoint: self.checkpoint,
-            next,
-        });
-        let future = self.newest.filter(|newest| *newest >= next);
-        let future = future.map(|xid| Finding::Future { xid, next });
-        let subscribed = self.subscriptions.clone();
-        let subscribed = subscribed.map(|subscriptions| Finding::Subscribed { subscriptions });
-        copied
-            .into_iter()
-            .chain(ahead)
-            .chain(future)
-            .chain(subscribed)
-            .collect()
+        }
     }
 }
 
 /// Takes no transaction id.
-async fn foreign(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+async fn foreign(connection: &mut PgConnection) -> Result<Option<Finding>, sqlx::Error> {
     // The newest row, by the index; what is visible to this statement, and its snapshot, are of one moment.
     const IDS: &str = "
         with latest as (
@@ -194,7 +199,7 @@ async fn foreign(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Er
                  where subenabled)
           from relay_checkpoint";
     let row = sqlx::query(IDS).fetch_one(connection).await?;
-    Ok(Ids::of(&row)?.findings())
+    Ok(Ids::of(&row)?.finding())
 }
 
 /// Order ids go on so far above the highest one that is known to be lost: more orders may have been placed than were published.
@@ -352,29 +357,29 @@ mod tests {
             ..sound()
         };
         for ids in [new, sound(), dumped_and_restored_into_the_same_cluster, upgraded] {
-            assert_eq!(ids.findings(), [], "{ids:?}");
+            assert_eq!(ids.finding(), None, "{ids:?}");
         }
     }
 
     #[test]
     fn ids_of_another_cluster_are_found_also_where_only_the_epoch_tells() {
-        let next = sound().next;
         let copied = Ids {
             history: Some((6, true)),
+            next: 750,
             ..sound()
         };
-        assert_eq!(copied.findings(), [Finding::Copied { from: 6, here: 7 }]);
-        let checkpoint = next + 1;
+        assert_eq!(copied.finding(), Some(Finding::Copied { from: 6, here: 7 }));
+        let checkpoint = sound().next + 1;
         let ahead = Ids {
             checkpoint,
             ..sound()
         };
-        assert_eq!(ahead.findings(), [Finding::Ahead { checkpoint, next }]);
-        let xid = next + (1 << 32) - 50;
+        assert_eq!(ahead.finding(), Some(Finding::Ahead { checkpoint }));
+        let xid = sound().next + (1 << 32) - 50;
         let future = Ids {
             newest: Some(xid),
             ..sound()
         };
-        assert_eq!(future.findings(), [Finding::Future { xid, next }]);
+        assert_eq!(future.finding(), Some(Finding::Future { xid }));
     }
 }
