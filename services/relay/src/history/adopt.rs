@@ -10,7 +10,7 @@ use std::fmt;
 use commerce_core::postgres::PostgresConfig;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
-use super::{Finding, foreign, skip_order_ids, tail::Message};
+use super::{Finding, ids::foreign, lost::skip_order_ids, tail::Message};
 use crate::error::{Error, doing};
 
 /// What is in the way of publishing, and what adopting would do about it.
