@@ -50,6 +50,12 @@ bench-api: ## order intake against pgbench, cached searches against a bare route
 	cargo build --release --locked -p commerce-api -p commerce-bench
 	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench api
 
+.PHONY: bench-relay
+bench-relay: ## the relay against Debezium and a bare producer; into docs/benchmarks.md
+	@$(cluster)/packages && $(cluster)/stores >/dev/null && $(cluster)/debezium >/dev/null
+	cargo build --release --locked -p commerce-relay -p commerce-bench
+	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench relay
+
 .PHONY: generate
 generate: ## writes what is made from the code: crds/, docs/crd.md, the charts' tables and schema
 	cargo run --locked -q -p commerce-operator --bin crdgen

@@ -1,13 +1,6 @@
 //! How fast orders are taken, and searches answered.
 
-use std::{
-    fmt,
-    io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{fmt, io::Write as _, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use commerce_core::{
@@ -15,13 +8,13 @@ use commerce_core::{
     index::{self, IndexSpec},
     testing::{Elasticsearch, Postgres, Redis},
 };
-use sqlx::{Connection as _, Executor as _, PgConnection};
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, sleep},
-};
+use tokio::process::Command;
 
-use crate::{cpu, pgbench, report, wrk};
+use crate::{
+    cpu, pgbench, postgres,
+    program::{Program, beside, free_address},
+    report, repository, wrk,
+};
 
 const SKUS: u32 = 1000;
 const INDEX: &str = "orders";
@@ -45,7 +38,6 @@ struct Row {
 
 struct Bench {
     repository: PathBuf,
-    programs: PathBuf,
     postgres: Postgres,
     elasticsearch: Elasticsearch,
     redis: Redis,
@@ -54,27 +46,19 @@ struct Bench {
     rows: Vec<Row>,
 }
 
-/// A program under test, killed when dropped.
-struct Program {
-    child: Child,
+/// A program that answers HTTP.
+struct Server {
+    program: Program,
     url: String,
 }
 
 /// Measures, prints, and writes the table.
 pub async fn run(duration: Duration, only: Option<&str>) -> Result<()> {
-    let own = std::env::current_exe().context("finding this program's own path")?;
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .context("the repository's folder")?;
+    let repository = repository::folder()?;
     let (postgres, elasticsearch, redis) =
         tokio::try_join!(Postgres::start(), Elasticsearch::start(), Redis::start())?;
     let mut bench = Bench {
-        repository: repository.to_owned(),
-        programs: own
-            .parent()
-            .context("this program's path has no folder")?
-            .to_owned(),
+        repository,
         postgres,
         elasticsearch,
         redis,
@@ -86,7 +70,7 @@ pub async fn run(duration: Duration, only: Option<&str>) -> Result<()> {
     bench.orders().await?;
     bench.searches().await?;
     if only.is_none() {
-        report::write(repository, "bench-api", &bench.table())?;
+        report::write(&bench.repository, "bench-api", &bench.table())?;
     }
     Ok(())
 }
@@ -102,7 +86,7 @@ impl Bench {
     }
 
     async fn prepare(&self) -> Result<()> {
-        let migrated = Command::new(self.programs.join("api"))
+        let migrated = beside("api")?
             .args([
                 "migrate",
                 "--seed-skus",
@@ -110,7 +94,6 @@ impl Bench {
                 "--seed-stock",
                 "1000000000",
             ])
-            .env_clear()
             .envs(self.variables())
             .status()
             .await
@@ -118,7 +101,7 @@ impl Bench {
         ensure!(migrated.success(), "api migrate: {migrated}");
         let config = ElasticsearchConfig::open(self.elasticsearch.url().clone(), INDEX);
         index::ensure(&config.client(Duration::from_secs(30))?, &IndexSpec::new(INDEX)).await?;
-        self.fill_wal().await
+        postgres::fill_wal(&self.postgres).await
     }
 
     fn wanted(&self, name: &str) -> bool {
@@ -164,9 +147,9 @@ impl Bench {
         let name = "bare axum route";
         if self.wanted(name) {
             let address = free_address()?;
-            let mut command = Command::new(std::env::current_exe()?);
+            let mut command = beside("bench")?;
             command.arg("bare").arg(address.to_string());
-            let bare = Program::start(command, address, "/search/orders").await?;
+            let bare = Server::start(command, format!("http://{address}"), "/search/orders").await?;
             self.wrk(name, &bare, "search.lua", 64, CACHED_USERS).await?;
         }
         for (name, users) in [
@@ -181,38 +164,10 @@ impl Bench {
         Ok(())
     }
 
-    /// A PostgreSQL that has run for a while writes over WAL files that it has; one that has just begun makes a new one every
-    /// 16 MiB, for which every commit waits. So it begins with enough of them for a measurement.
-    async fn fill_wal(&self) -> Result<()> {
-        self.administer(&[
-            "alter system set min_wal_size = '1GB'",
-            "select pg_reload_conf()",
-            "create table filler as select repeat('x', 1000) from generate_series(1, 800000)",
-            "drop table filler",
-            "checkpoint",
-        ])
-        .await
-    }
-
     /// Every measurement begins with tables that are empty and statistics that are fresh.
     async fn empty(&self) -> Result<()> {
-        self.administer(&["truncate orders, outbox_log", "vacuum analyze skus", "checkpoint"])
-            .await
-    }
-
-    async fn administer(&self, statements: &[&'static str]) -> Result<()> {
-        let url = self.postgres.admin_url();
-        let server = url
-            .strip_suffix("postgres")
-            .context("the URL names another database")?;
-        let mut connection = PgConnection::connect(&format!("{server}commerce")).await?;
-        for statement in statements {
-            connection
-                .execute(*statement)
-                .await
-                .with_context(|| format!("running {statement}"))?;
-        }
-        Ok(())
+        let statements = ["truncate orders, outbox_log", "vacuum analyze skus", "checkpoint"];
+        postgres::administer(&self.postgres, "commerce", &statements).await
     }
 
     async fn pgbench(&mut self, name: &'static str, script: &str) -> Result<()> {
@@ -220,9 +175,9 @@ impl Bench {
             return Ok(());
         }
         self.empty().await?;
-        let before = cpu::of_tree(self.postgres_pid()?)?;
+        let before = cpu::of_tree(self.postgres.id())?;
         let load = pgbench::run(&self.postgres.url(), script, 64, self.duration, SKUS).await?;
-        let postgres = cpu::of_tree(self.postgres_pid()?)?.saturating_sub(before);
+        let postgres = cpu::of_tree(self.postgres.id())?.saturating_sub(before);
         let orders = load.transactions_per_second * self.duration.as_secs_f64();
         self.measured(Row {
             name,
@@ -236,7 +191,7 @@ impl Bench {
     async fn wrk(
         &mut self,
         name: &'static str,
-        program: &Program,
+        server: &Server,
         script: &str,
         connections: u32,
         variety: u32,
@@ -246,19 +201,16 @@ impl Bench {
         let arguments = [run.as_str(), &variety.to_string()];
         let warm_up = Duration::from_secs(2);
         wrk::run(
-            &program.url,
+            &server.url,
             &script,
             connections,
             warm_up,
             &[&format!("warm-up-{run}"), arguments[1]],
         )
         .await?;
-        let pids = [
-            self.postgres_pid()?,
-            program.child.id().context("the program has ended")?,
-        ];
+        let pids = [self.postgres.id(), server.program.id()];
         let before = pids.map(cpu::of_tree);
-        let load = wrk::run(&program.url, &script, connections, self.duration, &arguments).await?;
+        let load = wrk::run(&server.url, &script, connections, self.duration, &arguments).await?;
         let after = pids.map(cpu::of_tree);
         let [postgres, tested] = [0, 1].map(|place| match (&before[place], &after[place]) {
             (Ok(before), Ok(after)) => after.saturating_sub(*before),
@@ -273,28 +225,17 @@ impl Bench {
         })
     }
 
-    async fn api(&self, variables: &[(&str, &str)]) -> Result<Program> {
+    async fn api(&self, variables: &[(&str, &str)]) -> Result<Server> {
         let address = free_address()?;
-        let mut command = Command::new(self.programs.join("api"));
+        let mut command = beside("api")?;
         command
             .arg("serve")
-            .env_clear()
             .envs(self.variables())
             .envs(variables.iter().copied())
             .env("LOG_LEVEL", "warn")
             .env("HTTP_ADDR", address.to_string())
             .env("ADMIN_ADDR", free_address()?.to_string());
-        Program::start(command, address, "/products").await
-    }
-
-    /// PostgreSQL writes its first process's id into its folder.
-    fn postgres_pid(&self) -> Result<u32> {
-        let file = self.postgres.folder().join("data/postmaster.pid");
-        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-        text.lines()
-            .next()
-            .and_then(|line| line.parse().ok())
-            .context("postmaster.pid holds no id")
+        Server::start(command, format!("http://{address}"), "/products").await
     }
 
     /// Says it at once, and keeps it for the table.
@@ -330,35 +271,12 @@ impl fmt::Display for Row {
     }
 }
 
-impl Program {
-    async fn start(mut command: Command, address: SocketAddr, path: &str) -> Result<Self> {
-        let child = command
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting the program")?;
-        let url = format!("http://{address}");
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(2))
-            .build()?;
-        let until = Instant::now() + Duration::from_secs(20);
-        while !client
-            .get(format!("{url}{path}"))
-            .send()
-            .await
-            .is_ok_and(|answer| answer.status().is_success())
-        {
-            ensure!(
-                Instant::now() < until,
-                "the program does not answer; its log is above"
-            );
-            sleep(Duration::from_millis(50)).await;
-        }
-        Ok(Self { child, url })
+impl Server {
+    /// Starts it, and waits until it answers `path`.
+    async fn start(mut command: Command, url: String, path: &str) -> Result<Self> {
+        command.stdin(Stdio::null());
+        let mut program = Program::start(command)?;
+        program.answers(&format!("{url}{path}")).await?;
+        Ok(Self { program, url })
     }
-}
-
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

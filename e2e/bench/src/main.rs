@@ -6,7 +6,11 @@ mod api;
 mod bare;
 mod cpu;
 mod pgbench;
+mod postgres;
+mod program;
+mod relay;
 mod report;
+mod repository;
 mod wrk;
 
 use std::{net::SocketAddr, time::Duration};
@@ -27,15 +31,43 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
+    /// The relay against Debezium's outbox event router and a bare producer.
+    Relay {
+        /// How many events wait in a backlog.
+        #[arg(long, default_value_t = 500_000)]
+        events: u32,
+        /// How long events are written at each pace.
+        #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+        duration: Duration,
+        /// Only these measurements, by a part of their names; nothing is written to docs/benchmarks.md then.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// The bare route that searches are compared with; run by `api`.
     #[command(hide = true)]
     Bare { address: SocketAddr },
+    /// The bare producer that the relay is compared with; run by `relay`.
+    #[command(hide = true)]
+    Produce,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     match Bench::parse() {
         Bench::Api { duration, only } => api::run(duration, only.as_deref()).await,
+        Bench::Relay {
+            events,
+            duration,
+            only,
+        } => {
+            let options = relay::Options {
+                events,
+                duration,
+                only,
+            };
+            relay::run(options).await
+        }
         Bench::Bare { address } => bare::serve(address).await,
+        Bench::Produce => relay::producer::run().await,
     }
 }

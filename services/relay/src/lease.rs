@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::{
     error::{Error, doing},
+    invariants::advances,
     tracker::{Checkpoint, Snapshot},
 };
 
@@ -35,6 +36,8 @@ pub struct Candidate {
 pub struct Lease {
     connection: PgConnection,
     token: i64,
+    /// As it was read or saved last.
+    checkpoint: Checkpoint,
     server: DateTime<Utc>,
 }
 
@@ -106,6 +109,7 @@ impl Candidate {
         let lease = Lease {
             connection: self.connection,
             token: row.try_get(0).map_err(doing())?,
+            checkpoint: checkpoint.clone(),
             server: row.try_get(4).map_err(doing())?,
         };
         Ok(Claim::Held(lease, checkpoint))
@@ -128,7 +132,7 @@ impl Lease {
                  where token = $1 returning token
             )
             select (select last_value from outbox_log_id),
-                   (select count(*) from outbox_parked where sent_at is null),
+                   (select count(*) from outbox_parked where sent_at is null and discarded_at is null),
                    (extract(epoch from clock_timestamp()) * 1000000)::bigint
               from renewed";
         let doing = || doing("renewing the relay's lease");
@@ -178,6 +182,7 @@ impl Lease {
                   join outbox_log log on log.xid = fresh.xid::xid8 and log.outbox_id = fresh.outbox_id
                 on conflict (outbox_id) do update
                    set last_error = excluded.last_error, next_attempt_at = excluded.next_attempt_at, sent_at = null
+                 where outbox_parked.discarded_at is null
             ), retried as (
                 update outbox_parked parked
                    set attempts = parked.attempts + 1,
@@ -189,6 +194,7 @@ impl Lease {
                  where parked.outbox_id = attempt.outbox_id
             )
             select 1 from moved";
+        advances(&self.checkpoint, checkpoint)?;
         let doing = || doing("saving the relay's checkpoint");
         let (window, position) = match &checkpoint.window {
             Some((window, position)) => (Some(&*window.0), *position),
@@ -222,7 +228,9 @@ impl Lease {
         let moved = bounded(save.fetch_optional(&mut self.connection))
             .await
             .map_err(doing())?;
-        moved.map(drop).ok_or(Error::LeaseLost)
+        moved.map(drop).ok_or(Error::LeaseLost)?;
+        self.checkpoint = checkpoint.clone();
+        Ok(())
     }
 
     /// Gives the lease up, so that a standby takes it at once.

@@ -1,15 +1,18 @@
 //! The relay's process: see the library.
 
-use std::io::{Write as _, stdout};
+use std::{
+    io::{Write as _, stdout},
+    process::ExitCode,
+};
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
-use commerce_core::{config::Env, postgres::PostgresConfig, shutdown, telemetry};
-use commerce_relay::{Config, Relay, history};
+use commerce_core::{config::Env, exit, postgres::PostgresConfig, shutdown, telemetry};
+use commerce_relay::{Config, Relay, history, parked};
 
-/// Publishes the outbox to Kafka.
+/// Publishes the outbox to Kafka. It is configured by environment variables.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "relay", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -17,8 +20,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Publishes events until told to stop.
+    /// Publish events until told to stop.
     Serve,
+    /// The events that Kafka refuses, and those that wait behind them. Needs PostgreSQL alone.
+    #[command(subcommand)]
+    Parked(parked::Command),
     /// Say why the relay does not go on with this database, as after a restored backup; with `--yes`, go on with what is
     /// there. Needs PostgreSQL alone.
     Adopt {
@@ -29,11 +35,13 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+async fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
         Command::Serve => serve().await,
+        Command::Parked(command) => command.run(Env::from_process()).await,
         Command::Adopt { yes } => adopt(yes).await,
-    }
+    };
+    exit::code(result)
 }
 
 async fn serve() -> anyhow::Result<()> {

@@ -150,7 +150,7 @@ impl Run {
             }
             match &error {
                 Error::Postgres { .. } => self.postgres.fail(error.to_string()),
-                Error::Kafka(_) | Error::TooManyParked { .. } | Error::History(_) => {
+                Error::Kafka(_) | Error::TooManyParked { .. } | Error::Invariant(_) | Error::History(_) => {
                     self.events.fail(error.to_string());
                 }
                 Error::LeaseLost => tracing::info!("lost the lease to another relay"),
@@ -205,7 +205,7 @@ impl Run {
         };
         let ended = tokio::select! {
             ended = pump.run(&wake, stop, &observe) => ended,
-            () = partitions::keep(&self.config.postgres) => Ok(()),
+            () = partitions::keep(&self.config, &self.report) => Ok(()),
         };
         let saved = pump.finish().await;
         ended.and(saved)

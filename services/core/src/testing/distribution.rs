@@ -10,8 +10,8 @@ use tokio::{process::Command, sync::OnceCell};
 use super::Error;
 use crate::config::Env;
 
-/// The folder that `e2e/cluster/stores` made; that script runs once per process.
-pub(super) async fn stores() -> Result<&'static Path, Error> {
+/// The folder that `e2e/cluster/stores` made, or that `COMMERCE_STORES` names; the script runs once per process.
+pub async fn stores() -> Result<&'static Path, Error> {
     static STORES: OnceCell<PathBuf> = OnceCell::const_new();
     Ok(STORES
         .get_or_try_init(|| folder("stores", "COMMERCE_STORES"))
@@ -59,7 +59,7 @@ async fn assemble(script: &str, variable: &str) -> Result<PathBuf, Error> {
 }
 
 /// The Java installation to run Kafka and Elasticsearch with: `JAVA_HOME`, or the one `java` belongs to.
-pub(super) fn java_home() -> Result<PathBuf, Error> {
+pub fn java_home() -> Result<PathBuf, Error> {
     let mut env = Env::from_process();
     if let Some(home) = env.optional_text("JAVA_HOME") {
         return Ok(PathBuf::from(home));

@@ -17,16 +17,18 @@ mod kafka;
 mod ports;
 mod postgres;
 mod process;
+mod proxy;
 mod redis;
 mod shared;
 
 pub use self::{
     collector::{Collected, Collector},
-    distribution::schemathesis,
+    distribution::{java_home, schemathesis, stores},
     elasticsearch::Elasticsearch,
     kafka::Kafka,
     postgres::{Durability, Postgres},
     process::Process,
+    proxy::Proxy,
     redis::Redis,
     shared::{Database, Shared, shared},
 };

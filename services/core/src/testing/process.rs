@@ -38,6 +38,7 @@ type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Syn
 pub struct Process {
     store: &'static str,
     folder: PathBuf,
+    id: u32,
     supervisor: Mutex<Supervisor>,
     probe: Probe,
 }
@@ -72,6 +73,7 @@ impl Process {
         let process = Self {
             store,
             folder,
+            id: supervisor.child.id(),
             supervisor: Mutex::new(supervisor),
             probe: Box::new(probe),
         };
@@ -117,6 +119,12 @@ impl Process {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The id of the process that all of the store's processes descend from; it stays the same when the store is restarted.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
     async fn answering(&self) -> Result<(), Error> {

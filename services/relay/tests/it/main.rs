@@ -4,6 +4,7 @@ mod failover;
 mod history;
 mod outage;
 mod parked;
+mod partitions;
 mod random;
 mod status;
 mod support;
