@@ -168,16 +168,22 @@ impl Run {
         let Some((mut lease, checkpoint)) = self.stand_by(stop).await? else {
             return Ok(());
         };
-        tracing::info!(?checkpoint, "active");
-        self.report.metrics.terms.inc();
+        let mut active = false;
         let ended = match history::examine(&mut lease, &self.config.kafka, stop).await {
             Ok(()) if stop.is_cancelled() => Ok(()),
-            Ok(()) => self.publish(&mut lease, checkpoint, stop).await,
+            Ok(()) => {
+                active = true;
+                tracing::info!(?checkpoint, "active");
+                self.report.metrics.terms.inc();
+                self.publish(&mut lease, checkpoint, stop).await
+            }
             Err(error) => Err(error),
         };
         if !matches!(ended, Err(Error::LeaseLost | Error::Postgres { .. })) {
             lease.release().await?;
-            tracing::info!("released the lease");
+            if active {
+                tracing::info!("released the lease");
+            }
         }
         ended
     }

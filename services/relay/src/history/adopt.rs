@@ -10,7 +10,7 @@ use std::fmt;
 use commerce_core::postgres::PostgresConfig;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
-use super::{Finding, foreign, skip_order_ids, tail::Message};
+use super::{Finding, ids::foreign, lost::skip_order_ids, tail::Message};
 use crate::error::{Error, doing};
 
 /// What is in the way of publishing, and what adopting would do about it.
@@ -64,11 +64,11 @@ pub async fn inspect(postgres: &PostgresConfig) -> Result<Inspection, Error> {
 /// Makes what is there the history to go on with. A relay that is at work begins a new term.
 pub async fn adopt(postgres: &PostgresConfig) -> Result<Adopted, AdoptError> {
     let mut connection = connect(postgres).await?;
-    let findings = foreign(&mut connection)
+    let found = foreign(&mut connection)
         .await
         .map_err(doing("inspecting the outbox"))?;
     let mut transaction = connection.begin().await.map_err(doing("adopting the outbox"))?;
-    let unpublished = if findings.is_empty() {
+    let unpublished = if found.is_none() {
         None
     } else {
         transaction
@@ -92,16 +92,12 @@ async fn connect(postgres: &PostgresConfig) -> Result<PgConnection, Error> {
 }
 
 impl Foreign {
-    fn of(findings: &[Finding]) -> Option<Self> {
-        let mut found = None;
-        for finding in findings {
-            match finding {
-                Finding::Copied { .. } | Finding::Ahead { .. } => return Some(Self::Checkpoint),
-                Finding::Future { .. } => found = Some(Self::Rows),
-                Finding::Subscribed { .. } | Finding::Lost { .. } => {}
-            }
+    fn of(finding: &Finding) -> Option<Self> {
+        match finding {
+            Finding::Copied { .. } | Finding::Ahead { .. } => Some(Self::Checkpoint),
+            Finding::Future { .. } => Some(Self::Rows),
+            Finding::Subscribed { .. } | Finding::Lost { .. } => None,
         }
-        found
     }
 }
 
@@ -136,8 +132,8 @@ async fn look(connection: &mut PgConnection) -> Result<Inspection, sqlx::Error> 
          where accepted_at is null
          order by created_at desc
          limit 1";
-    let mut findings = foreign(&mut *connection).await?;
-    let foreign = Foreign::of(&findings);
+    let mut findings = Vec::from_iter(foreign(&mut *connection).await?);
+    let foreign = findings.first().and_then(Foreign::of);
     let (mut unpublished, mut all) = (0, 0);
     if let Some(foreign) = foreign {
         let count = sqlx::query_as(COUNT)
@@ -175,15 +171,11 @@ async fn look(connection: &mut PgConnection) -> Result<Inspection, sqlx::Error> 
 async fn take_over(connection: &mut PgConnection) -> Result<Option<u64>, AdoptError> {
     let doing = || doing("adopting the outbox");
     // Somebody else may have been faster.
-    let findings = foreign(&mut *connection).await.map_err(doing())?;
-    let subscribed = findings.iter().find_map(|finding| match finding {
-        Finding::Subscribed { subscriptions } => Some(subscriptions.clone()),
-        _ => None,
-    });
-    if let Some(subscriptions) = subscribed {
+    let found = foreign(&mut *connection).await.map_err(doing())?;
+    if let Some(Finding::Subscribed { subscriptions }) = found {
         return Err(AdoptError::Subscribed(subscriptions));
     }
-    match Foreign::of(&findings) {
+    match found.as_ref().and_then(Foreign::of) {
         None => Ok(None),
         Some(foreign) => Ok(Some(rewrite(connection, foreign).await.map_err(doing())?)),
     }

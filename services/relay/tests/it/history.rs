@@ -182,6 +182,103 @@ async fn a_restored_backup_is_gone_on_with_only_when_somebody_accepts_what_is_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_has_everything_takes_over_without_a_question() -> Result<()> {
+    let (primary, standby) = tokio::try_join!(Postgres::start(), Postgres::start())?;
+    let before = World::on_postgres(&primary).await?;
+    stand_by(&primary, &standby).await?;
+    let relay = before.relay().await?;
+    before.commit_many(300, 100).await?;
+    before.all_sent().await?;
+    relay.crash().await;
+    before.commit(1, CREATED).await?;
+    let written: String = sqlx::query_scalar("select pg_current_wal_lsn()::text")
+        .fetch_one(&before.pool)
+        .await?;
+    let mut admin = PgConnection::connect(&standby.admin_url()).await?;
+    eventually("the standby has it all", async || {
+        sqlx::query_scalar("select pg_last_wal_replay_lsn() >= $1::pg_lsn")
+            .bind(&written)
+            .fetch_one(&mut admin)
+            .await
+            .unwrap_or(false)
+    })
+    .await?;
+    primary.kill()?;
+    admin.execute("select pg_promote()").await?;
+    let after = World {
+        kafka: before.kafka.clone(),
+        ..World::on_postgres(&standby).await?
+    };
+    goes_on(&after).await?;
+    after.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_lacks_what_was_published_is_not_gone_on_with() -> Result<()> {
+    let (primary, standby) = tokio::try_join!(Postgres::start(), Postgres::start())?;
+    let before = World::on_postgres(&primary).await?;
+    let relay = before.relay().await?;
+    before.commit_many(30, 30).await?;
+    before.all_sent().await?;
+    stand_by(&primary, &standby).await?;
+    standby.kill()?;
+    before.all_sent().await?;
+    for order in 100..107 {
+        before.commit(order, CREATED).await?;
+    }
+    before.all_sent().await?;
+    relay.stop().await?;
+    primary.kill()?;
+    standby.restart().await?;
+    let mut admin = PgConnection::connect(&standby.admin_url()).await?;
+    admin.execute("select pg_promote()").await?;
+
+    let after = World {
+        kafka: before.kafka.clone(),
+        ..World::on_postgres(&standby).await?
+    };
+    let relay = after.relay().await?;
+    let why = blocked(&relay).await?;
+    assert!(why.contains("7 at the ends of its topics"), "{why}");
+    let (done, told) = adopt(&after.url, true).await?;
+    assert!(done, "{told}");
+    relay.active().await?;
+    relay.stop().await?;
+    goes_on(&after).await
+}
+
+/// Makes `standby` one of `primary`, which is restarted.
+async fn stand_by(primary: &Postgres, standby: &Postgres) -> Result<()> {
+    const COPY: &str = r#"
+        rm -r "$2/data"
+        cp -a "$1/data" "$2/data"
+        cd "$2/data"
+        rm postmaster.pid
+        echo "primary_conninfo = 'host=127.0.0.1 port=$3 user=postgres'" >>postgresql.auto.conf
+        : >standby.signal
+        chown --reference=PG_VERSION standby.signal"#;
+    standby.kill()?;
+    primary.kill()?;
+    let copied = Command::new("sh")
+        .args(["-ec", COPY, "copy"])
+        .args([primary.folder(), standby.folder()])
+        .arg(port(primary)?.to_string())
+        .status()?;
+    ensure!(copied.success(), "copying the primary");
+    primary.restart().await?;
+    standby.restart().await?;
+    let mut admin = PgConnection::connect(&primary.admin_url()).await?;
+    eventually("it follows", async || {
+        sqlx::query_scalar("select exists (select from pg_stat_replication where state = 'streaming')")
+            .fetch_one(&mut admin)
+            .await
+            .unwrap_or(false)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dump_restored_where_transaction_ids_are_lower_is_adopted_without_a_loss() -> Result<()> {
     restored_dump(3_000, 0).await
 }
