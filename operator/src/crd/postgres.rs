@@ -13,7 +13,8 @@ pub struct PostgresSpec {
     /// Secret with a `postgresql://` URI. The Secret that CloudNativePG writes for an application fits as it is.
     pub secret_ref: UriSecretRef,
 
-    /// Most connections that each replica of the API and the relay opens. The API keeps one or two of them for placing orders.
+    /// Most connections that each replica of the API and the relay opens. The API keeps one or two of them for placing
+    /// orders.
     #[serde(default = "pool_size")]
     #[schemars(range(min = 2, max = 200))]
     pub pool_size: i32,
@@ -22,6 +23,18 @@ pub struct PostgresSpec {
     /// `api migrate`.
     #[serde(default)]
     pub migrations: Migrations,
+
+    /// How long a day of the outbox is kept after it has ended. It stays for longer where an event of it is not
+    /// published yet, or parked.
+    #[serde(default = "outbox_retention")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,9}(ms|s|m|h))+$')")
+            .message("postgres.outboxRetention is a duration such as 24h or 168h: use the units ms, s, m and h"),
+        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('1h') && duration(self) <= duration('2160h'))")
+            .message("postgres.outboxRetention must be between 1h and 2160h (90 days)")
+    )]
+    pub outbox_retention: String,
 }
 
 /// Who brings the database schema up to date.
@@ -34,4 +47,8 @@ pub enum Migrations {
 
 fn pool_size() -> i32 {
     10
+}
+
+fn outbox_retention() -> String {
+    "168h".into()
 }

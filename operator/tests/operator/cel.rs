@@ -59,6 +59,18 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
             "run `api migrate --seed-skus N --seed-stock M` yourself",
         ),
         Refused(
+            &[("postgres/outboxRetention", r#""7d""#)],
+            "postgres.outboxRetention is a duration",
+        ),
+        Refused(
+            &[("postgres/outboxRetention", r#""30m""#)],
+            "between 1h and 2160h",
+        ),
+        Refused(
+            &[("postgres/outboxRetention", r#""2161h""#)],
+            "between 1h and 2160h",
+        ),
+        Refused(
             &[("kafka/bootstrapServers", r#""kafka""#)],
             "kafka.bootstrapServers is host:port",
         ),

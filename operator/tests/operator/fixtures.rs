@@ -35,7 +35,7 @@ pub fn full() -> Value {
         "imagePullSecrets": [{ "name": "pull" }],
         "deletionPolicy": "Delete",
         "catalogue": { "seed": { "skus": 1000, "stock": 500 } },
-        "postgres": { "secretRef": { "name": "pg-app", "key": "uri" }, "poolSize": 20, "migrations": "Auto" },
+        "postgres": { "secretRef": { "name": "pg-app", "key": "uri" }, "poolSize": 20, "migrations": "Auto", "outboxRetention": "72h" },
         "kafka": {
             "bootstrapServers": "kafka-0:9093,kafka-1:9093",
             "tls": {

@@ -147,6 +147,7 @@ fn an_object_stored_before_the_rules_is_still_refused() {
         ("relay/pollInterval", json!("soon")),
         ("indexer/bulk/maxDelay", json!("0ms")),
         ("postgres/poolSize", json!(-1)),
+        ("postgres/outboxRetention", json!("a week")),
         ("elasticsearch/url", json!("search")),
         ("kafka/topics/partitions", json!(0)),
         ("elasticsearch/index/replicas", json!(-1)),

@@ -70,18 +70,6 @@ impl Cli {
     }
 }
 
-/// An error and its causes in one line; causes that an error already repeats are left out.
-#[must_use]
-pub fn explain(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 async fn serve() -> anyhow::Result<()> {
     let mut env = Env::from_process();
     let logs = LogConfig::from_env(&mut env);

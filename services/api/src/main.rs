@@ -4,14 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use commerce_api::cli::Cli;
+use commerce_core::exit;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Cli::parse().run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}", commerce_api::cli::explain(&error));
-            ExitCode::FAILURE
-        }
-    }
+    exit::code(Cli::parse().run().await)
 }

@@ -22,14 +22,21 @@ pub enum Pem {
     Text(SecretString),
 }
 
-/// All that was wrong with the configuration, one line each.
+/// All that was wrong with the configuration; where that is more than one thing, one line each.
 #[derive(Debug, thiserror::Error)]
-#[error("the configuration is not usable:{}", self.problems.iter().fold(String::new(), |mut text, problem| {
-    let _ = write!(text, "\n  {problem}");
-    text
-}))]
+#[error("the configuration is not usable:{}", list(problems))]
 pub struct ConfigError {
     problems: Vec<String>,
+}
+
+fn list(problems: &[String]) -> String {
+    if let [problem] = problems {
+        return format!(" {problem}");
+    }
+    problems.iter().fold(String::new(), |mut text, problem| {
+        let _ = write!(text, "\n  {problem}");
+        text
+    })
 }
 
 impl Env {
@@ -98,6 +105,19 @@ impl Env {
         let accepted = format!("a whole number from {min} to {max}");
         self.parsed(name, default, &accepted, |value| {
             value.parse().ok().filter(|number| (min..=max).contains(number))
+        })
+    }
+
+    /// A duration such as `24h`, not less than `min`.
+    pub fn duration_from(&mut self, name: &str, default: Duration, min: Duration) -> Option<Duration> {
+        let accepted = format!(
+            "a duration of at least {}, such as 24h",
+            humantime::format_duration(min)
+        );
+        self.parsed(name, default, &accepted, |value| {
+            humantime::parse_duration(value)
+                .ok()
+                .filter(|duration| *duration >= min)
         })
     }
 
@@ -191,6 +211,17 @@ mod tests {
              WAIT is \"0s\"; it takes a duration greater than zero, such as 250ms, 30s or 24h\n  \
              CA is \"/nowhere\"; there is no such file\n  \
              neither URL nor URL_FILE is set; it takes a PostgreSQL URI, URL_FILE the path of a file with it"
+        );
+    }
+
+    #[test]
+    fn a_single_mistake_is_told_in_one_line() {
+        let mut env = Env::from_pairs([("KEEP", "59m")]);
+        let keep = env.duration_from("KEEP", Duration::from_hours(24), Duration::from_hours(1));
+        let error = env.finish(|| keep).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the configuration is not usable: KEEP is \"59m\"; it takes a duration of at least 1h, such as 24h"
         );
     }
 

@@ -26,6 +26,8 @@ pub mod header {
     pub const CONTENT_TYPE: &str = "content-type";
     pub const CORRELATION_ID: &str = "correlation-id";
     pub const TRACEPARENT: &str = "traceparent";
+    /// `<xid>:<outbox_id>` of the event's row in the outbox: by these, and no other way, an index finds it.
+    pub const OUTBOX_POSITION: &str = "outbox-position";
 }
 
 /// What happened to an order.

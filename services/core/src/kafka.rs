@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use rdkafka::{ClientConfig, ClientContext, Statistics, config::RDKafkaLogLevel, error::KafkaError};
+use rdkafka::{
+    ClientConfig, ClientContext, Statistics, config::RDKafkaLogLevel, consumer::ConsumerContext,
+    error::KafkaError,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{Env, Pem};
@@ -53,6 +56,8 @@ impl ClientContext for Quiet {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
     }
 }
+
+impl ConsumerContext for Quiet {}
 
 /// How often a watched client gives statistics.
 const STATISTICS: Duration = Duration::from_secs(5);

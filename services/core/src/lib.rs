@@ -6,6 +6,7 @@ pub mod admin;
 pub mod config;
 pub mod elasticsearch;
 pub mod event;
+pub mod exit;
 pub mod index;
 pub mod kafka;
 pub mod order;

@@ -135,8 +135,8 @@ pub async fn drop_schema(options: &PgConnectOptions) -> Result<(), sqlx::Error> 
     connection
         .execute(
             "drop view if exists outbox_events, stock_movements;
-             drop table if exists outbox_parked, relay_progress, relay_checkpoint, outbox_log, orders, stock_adjustments,
-                                  skus, products, _sqlx_migrations;
+             drop table if exists outbox_parked, outbox_lost, outbox_history, relay_progress, relay_checkpoint, outbox_log,
+                                  orders, stock_adjustments, skus, products, _sqlx_migrations;
              drop function if exists outbox_log_add_partition, skus_log_initial_stock;
              drop sequence if exists outbox_log_id;",
         )

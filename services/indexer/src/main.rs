@@ -1,5 +1,7 @@
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
-use commerce_core::{config::Env, shutdown, telemetry};
+use commerce_core::{config::Env, exit, shutdown, telemetry};
 use commerce_indexer::{Config, Indexer};
 
 /// Brings order events from Kafka into the search index.
@@ -17,8 +19,12 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let Command::Serve = Cli::parse().command;
+    exit::code(serve().await)
+}
+
+async fn serve() -> anyhow::Result<()> {
     let config = Config::from_env(Env::from_process())?;
     telemetry::init(&config.log);
     let stop = shutdown::on_signal()?;

@@ -11,6 +11,9 @@ use commerce_core::{
     trace::TraceConfig,
 };
 
+const OUTBOX_RETENTION: Duration = Duration::from_hours(168);
+const MIN_OUTBOX_RETENTION: Duration = Duration::from_hours(1);
+
 /// How the relay runs.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,11 +24,13 @@ pub struct Config {
     pub batch_size: usize,
     /// The longest time between two looks into the outbox when nobody wakes the relay.
     pub poll_interval: Duration,
+    /// How long the days of the outbox are kept after they have ended, as long as all their events are published.
+    pub outbox_retention: Duration,
     pub traces: TraceConfig,
 }
 
 impl Config {
-    /// Reads `RELAY_BATCH_SIZE`, `RELAY_POLL_INTERVAL` and what all services share.
+    /// Reads `RELAY_BATCH_SIZE`, `RELAY_POLL_INTERVAL`, `OUTBOX_RETENTION` and what all services share.
     pub fn from_env(mut env: Env) -> Result<(Self, LogConfig), ConfigError> {
         let logs = LogConfig::from_env(&mut env);
         let admin_addr = admin::address_from_env(&mut env);
@@ -33,6 +38,7 @@ impl Config {
         let kafka = KafkaConfig::from_env(&mut env);
         let batch_size = env.number("RELAY_BATCH_SIZE", 5_000, 1, 100_000);
         let poll_interval = env.duration("RELAY_POLL_INTERVAL", Duration::from_millis(100));
+        let outbox_retention = env.duration_from("OUTBOX_RETENTION", OUTBOX_RETENTION, MIN_OUTBOX_RETENTION);
         let traces = TraceConfig::from_env(&mut env, "commerce-relay");
         env.finish(|| {
             let config = Self {
@@ -41,6 +47,7 @@ impl Config {
                 kafka: kafka?,
                 batch_size: batch_size?,
                 poll_interval: poll_interval?,
+                outbox_retention: outbox_retention?,
                 traces: traces?,
             };
             Some((config, logs?))

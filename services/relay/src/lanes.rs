@@ -29,7 +29,7 @@ pub enum Turn<T> {
 }
 
 /// The lanes on which something is under way or parked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lanes<T> {
     /// Those with an event under way, and the events that wait for it.
     busy: HashMap<u64, VecDeque<T>, BuildHasherDefault<DefaultHasher>>,

@@ -8,12 +8,14 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use commerce_core::postgres::PostgresConfig;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _, postgres::PgRow};
 use tokio::time::timeout;
 
 use crate::{
     error::{Error, doing},
+    invariants::advances,
     tracker::{Checkpoint, Snapshot},
 };
 
@@ -34,6 +36,9 @@ pub struct Candidate {
 pub struct Lease {
     connection: PgConnection,
     token: i64,
+    /// As it was read or saved last.
+    checkpoint: Checkpoint,
+    server: DateTime<Utc>,
 }
 
 /// An event that goes into `outbox_parked`; without an error it waits behind another one.
@@ -76,11 +81,11 @@ impl Candidate {
         // An end far in the future was written before the clock was set back, and would never come.
         const CLAIM: &str = "
             update relay_checkpoint
-               set token = token + 1, holder = $1, updated_at = now(),
+               set token = token + 1, holder = $1,
                    lease_expires_at = clock_timestamp() + make_interval(secs => $2)
              where lease_expires_at is null
                 or lease_expires_at not between clock_timestamp() and clock_timestamp() + interval '1 minute'
-            returning token, snapshot::text, window_snapshot::text, position";
+            returning token, snapshot::text, window_snapshot::text, position, pg_postmaster_start_time()";
         const REMAINING: &str = "
             select coalesce(extract(epoch from lease_expires_at - clock_timestamp()), 0)::float8 from relay_checkpoint";
         let doing = || doing("claiming the relay's lease");
@@ -100,14 +105,14 @@ impl Candidate {
         bounded(self.connection.execute("set synchronous_commit = off"))
             .await
             .map_err(doing())?;
-        let (token, checkpoint) = decode(&row).map_err(doing())?;
-        Ok(Claim::Held(
-            Lease {
-                connection: self.connection,
-                token,
-            },
-            checkpoint,
-        ))
+        let checkpoint = decode(&row).map_err(doing())?;
+        let lease = Lease {
+            connection: self.connection,
+            token: row.try_get(0).map_err(doing())?,
+            checkpoint: checkpoint.clone(),
+            server: row.try_get(4).map_err(doing())?,
+        };
+        Ok(Claim::Held(lease, checkpoint))
     }
 }
 
@@ -127,7 +132,7 @@ impl Lease {
                  where token = $1 returning token
             )
             select (select last_value from outbox_log_id),
-                   (select count(*) from outbox_parked where sent_at is null),
+                   (select count(*) from outbox_parked where sent_at is null and discarded_at is null),
                    (extract(epoch from clock_timestamp()) * 1000000)::bigint
               from renewed";
         let doing = || doing("renewing the relay's lease");
@@ -177,6 +182,7 @@ impl Lease {
                   join outbox_log log on log.xid = fresh.xid::xid8 and log.outbox_id = fresh.outbox_id
                 on conflict (outbox_id) do update
                    set last_error = excluded.last_error, next_attempt_at = excluded.next_attempt_at, sent_at = null
+                 where outbox_parked.discarded_at is null
             ), retried as (
                 update outbox_parked parked
                    set attempts = parked.attempts + 1,
@@ -188,6 +194,7 @@ impl Lease {
                  where parked.outbox_id = attempt.outbox_id
             )
             select 1 from moved";
+        advances(&self.checkpoint, checkpoint)?;
         let doing = || doing("saving the relay's checkpoint");
         let (window, position) = match &checkpoint.window {
             Some((window, position)) => (Some(&*window.0), *position),
@@ -221,7 +228,9 @@ impl Lease {
         let moved = bounded(save.fetch_optional(&mut self.connection))
             .await
             .map_err(doing())?;
-        moved.map(drop).ok_or(Error::LeaseLost)
+        moved.map(drop).ok_or(Error::LeaseLost)?;
+        self.checkpoint = checkpoint.clone();
+        Ok(())
     }
 
     /// Gives the lease up, so that a standby takes it at once.
@@ -240,6 +249,12 @@ impl Lease {
         Ok(())
     }
 
+    /// Since when the server has been up that granted it, which tells it from any other.
+    #[must_use]
+    pub fn server(&self) -> DateTime<Utc> {
+        self.server
+    }
+
     /// The connection, for reading what must not be older than the last save.
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
@@ -247,7 +262,7 @@ impl Lease {
 }
 
 /// A server that does not answer for as long as the lease lasts counts as away.
-async fn bounded<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+pub async fn bounded<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let silent = || {
         sqlx::Error::Io(std::io::Error::new(
             std::io::ErrorKind::TimedOut,
@@ -257,17 +272,14 @@ async fn bounded<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> 
     timeout(TTL, statement).await.unwrap_or_else(|_| Err(silent()))
 }
 
-fn decode(row: &PgRow) -> Result<(i64, Checkpoint), sqlx::Error> {
+fn decode(row: &PgRow) -> Result<Checkpoint, sqlx::Error> {
     let snapshot = Snapshot(row.try_get::<&str, _>(1)?.into());
     let window = row
         .try_get::<Option<&str>, _>(2)?
         .map(|window| Snapshot(window.into()));
     let position = row.try_get(3)?;
-    Ok((
-        row.try_get(0)?,
-        Checkpoint {
-            snapshot,
-            window: window.map(|window| (window, position)),
-        },
-    ))
+    Ok(Checkpoint {
+        snapshot,
+        window: window.map(|window| (window, position)),
+    })
 }

@@ -3,14 +3,21 @@
 //! It works in windows between two PostgreSQL snapshots ([`outbox`]), sends one event of an aggregate at a time
 //! ([`lanes`]), and moves its checkpoint only over what Kafka has acknowledged ([`tracker`]). One relay is active, by a
 //! lease with a fencing token ([`lease`]); any number of others stand by. [`pump`] is what the active one does, and
-//! [`relay`] what surrounds it: it starts again whenever PostgreSQL or Kafka fails.
+//! [`relay`] what surrounds it: it starts again whenever PostgreSQL or Kafka fails. What Kafka refuses is parked
+//! ([`parked`]); the outbox's daily partitions come and go by [`partitions`]. Nothing is published before [`history`] has
+//! found that the database is the one that was published from.
 
 mod config;
 mod error;
+pub mod history;
+pub mod invariants;
 mod lanes;
 mod lease;
+#[cfg(test)]
+mod model;
 mod outbox;
-mod partitions;
+pub mod parked;
+pub mod partitions;
 mod publish;
 mod pump;
 mod relay;
@@ -21,6 +28,8 @@ mod wake;
 pub use crate::{
     config::Config,
     error::Error,
+    lanes::lane,
     relay::Relay,
     report::{Backlog, State, Status},
+    tracker::{Checkpoint, Snapshot},
 };

@@ -1,16 +1,21 @@
 //! Reading the outbox, window by window.
 //!
-//! A window is what became visible between two snapshots. `current` is taken by a statement of its own, before the one
-//! that reads: whatever is visible in `current` is visible to every later statement too, and the filter removes what is
-//! younger. So the rows of a window are the same whenever and however often it is read, which is what lets a crashed
-//! relay, or one that had to stop for a while, go on in the middle. `xid` is the top-level transaction's, also for rows
-//! written under a savepoint, and snapshots list top-level transactions.
+//! A window is what became visible between two snapshots. `current` is the snapshot of the statement that surveys the
+//! window: whatever is visible in it is visible to every later statement too, and the filter removes what is younger. So
+//! the rows of a window are the same whenever and however often they are read, which is what lets a crashed relay, or one
+//! that had to stop for a while, go on in the middle. `xid` is the top-level transaction's, also for rows written under
+//! a savepoint, and snapshots list top-level transactions.
+//!
+//! A window may be as large as the outbox. It is read in the order of its ids, in slices of [`SLICE`] ids, each by a
+//! statement of its own: sorting the whole of it would spill to disk before the first row came, and an open statement
+//! keeps PostgreSQL from vacuuming. The survey, which looks at ids only, finds which slices there are, and between
+//! which transactions their rows, so that each is found by the index on `(xid, outbox_id)`.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use commerce_core::postgres::PostgresConfig;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _};
 use sqlx::{
     Connection as _, Executor as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgRow, PgValueFormat},
@@ -25,27 +30,52 @@ use crate::{
     tracker::{Entry, Snapshot},
 };
 
+/// Ids of a slice; so many rows are read by one statement at most.
+const SLICE: i64 = 8_192;
 /// Rows are handed over in chunks of up to this many.
 const CHUNK: usize = 256;
+/// A server that does not answer for so long counts as away. The lease's heartbeat notices that sooner, but over another
+/// connection; a survey looks at every row of a backlog.
 const PATIENCE: Duration = Duration::from_secs(10);
+const SURVEY_PATIENCE: Duration = Duration::from_mins(5);
 
 // Plans that stay the same however old the statistics are: by the index on xid, planned once, without compiling.
 const SESSION: &str = "set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan;
     set work_mem = '32MB'; set default_transaction_read_only = on";
 
-const LOOK: &str = "
-    select pg_current_snapshot()::text,
+/// What there is between the snapshot `$1` and `$2`, or now, behind the id `$3`. A slice's first transaction is the first new one:
+/// those that were open at `$1` are few, and looked for one by one.
+const SURVEY: &str = "
+    select coalesce($2::pg_snapshot, pg_current_snapshot())::text,
            (extract(epoch from clock_timestamp()) * 1000000)::bigint,
-           exists (select from outbox_log where xid >= pg_snapshot_xmax($1::pg_snapshot))
-           or exists (select from outbox_log where xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))";
+           coalesce(sum(rows), 0)::bigint,
+           array_agg(last_id order by last_id),
+           array_agg(first_xid order by last_id),
+           array_agg(last_xid order by last_id)
+      from (
+        select count(*) as rows,
+               max(outbox_id) as last_id,
+               coalesce(min(xid) filter (where xid >= pg_snapshot_xmax($1::pg_snapshot)), '0')::text as first_xid,
+               max(xid)::text as last_xid
+          from outbox_log
+         where (xid >= pg_snapshot_xmax($1::pg_snapshot)
+                or xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))
+           and ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, $2::pg_snapshot))
+           and outbox_id > $3
+         group by outbox_id / $4
+      ) slices";
 
+/// The rows between the snapshots `$1` and `$2` with ids behind `$3` and up to `$4`, of which the new transactions are
+/// between `$5` and `$6`.
 const READ: &str = "
     select outbox_id, xid, event_id, aggregate_type, aggregate_id, event_type, payload::text,
            headers ->> 'traceparent', correlation_id, created_at
       from outbox_log
-     where (xid >= pg_snapshot_xmax($1::pg_snapshot) or xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))
-       and pg_visible_in_snapshot(xid, $2::pg_snapshot)
+     where (xid between greatest($5::xid8, pg_snapshot_xmax($1::pg_snapshot)) and $6::xid8
+            or xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))
        and outbox_id > $3
+       and outbox_id <= $4
+       and pg_visible_in_snapshot(xid, $2::pg_snapshot)
      order by outbox_id";
 
 /// What to read: from `previous` to now, or the rest of a window whose end is known.
@@ -56,18 +86,27 @@ pub struct Request {
     pub window: Option<(Snapshot, i64)>,
 }
 
-/// A piece of the answer to a [`Request`]: `Nothing`, or `Opened` (unless the request named the window), `Rows` and `End`.
+/// A piece of the answer to a [`Request`]: `Nothing`, or `Opened`, `Rows` and `End`. A window that was named in the request is
+/// opened even where nothing of it is left.
 #[derive(Debug)]
 pub enum Piece {
     /// There is nothing between the two snapshots.
     Nothing(Snapshot),
-    /// There is a window, and PostgreSQL's clock says `now` (microseconds since 1970).
-    Opened {
-        current: Snapshot,
-        now: i64,
-    },
+    Opened(Window),
     Rows(Vec<PgRow>),
     End,
+}
+
+/// A window that is about to be read.
+#[derive(Debug, Clone)]
+pub struct Window {
+    pub current: Snapshot,
+    /// PostgreSQL's clock, in microseconds since 1970.
+    pub now: i64,
+    /// How many rows are to come.
+    pub rows: u64,
+    /// The highest of their ids.
+    pub last_id: i64,
 }
 
 /// Reads in a task of its own, over a connection of its own. Memory is bounded: the task waits until a piece is taken,
@@ -80,13 +119,14 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Reads from the server that has been up since `server`, and no other.
     #[must_use]
-    pub fn start(postgres: &PostgresConfig) -> Self {
+    pub fn start(postgres: &PostgresConfig, server: DateTime<Utc>) -> Self {
         let (requests, inbox) = mpsc::channel(1);
         let (outbox, pieces) = mpsc::channel(2);
         let options = postgres.options.clone().application_name("relay-reader");
         let task = tokio::spawn(async move {
-            if let Err(error) = read(&options, inbox, &outbox).await {
+            if let Err(error) = read(&options, server, inbox, &outbox).await {
                 // Nobody listens any more when this fails.
                 let _ = outbox.send(Err(error)).await;
             }
@@ -115,105 +155,126 @@ impl Reader {
     }
 }
 
+/// Where a slice ends, and the new transactions that it has rows of.
+struct Slice {
+    last_id: i64,
+    first_xid: String,
+    last_xid: String,
+}
+
 async fn read(
     options: &PgConnectOptions,
+    server: DateTime<Utc>,
     mut requests: mpsc::Receiver<Request>,
     pieces: &mpsc::Sender<Result<Piece, sqlx::Error>>,
 ) -> Result<(), sqlx::Error> {
+    let mut connection = patient(PATIENCE, PgConnection::connect_with(options)).await?;
+    connection.execute(SESSION).await?;
+    // While a primary is replaced, an address may lead to either. The snapshots of one would make the lease's server take
+    // transactions of its own for published.
+    let up_since: DateTime<Utc> = sqlx::query_scalar("select pg_postmaster_start_time()")
+        .fetch_one(&mut connection)
+        .await?;
+    if up_since != server {
+        return Err(sqlx::Error::Protocol(
+            "this is another server than the one that granted the lease".to_owned(),
+        ));
+    }
+    while let Some(request) = requests.recv().await {
+        let (window, slices) = survey(&mut connection, &request).await?;
+        let current = window.current.clone();
+        let first = if slices.is_empty() && request.window.is_none() {
+            Piece::Nothing(window.current)
+        } else {
+            Piece::Opened(window)
+        };
+        let nothing = matches!(first, Piece::Nothing(_));
+        if pieces.send(Ok(first)).await.is_err() {
+            return Ok(());
+        }
+        if nothing {
+            continue;
+        }
+        let mut after = request.window.map_or(0, |(_, position)| position);
+        for slice in slices {
+            let rows = sqlx::query(READ)
+                .bind(&*request.previous.0)
+                .bind(&*current.0)
+                .bind(after)
+                .bind(slice.last_id)
+                .bind(slice.first_xid)
+                .bind(slice.last_xid)
+                .fetch(&mut connection);
+            let mut chunks = rows
+                .ready_chunks(CHUNK)
+                .map(|chunk| chunk.into_iter().collect::<Result<Vec<_>, _>>());
+            while let Some(rows) = chunks.try_next().await? {
+                if pieces.send(Ok(Piece::Rows(rows))).await.is_err() {
+                    return Ok(());
+                }
+            }
+            after = slice.last_id;
+        }
+        if pieces.send(Ok(Piece::End)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn survey(
+    connection: &mut PgConnection,
+    request: &Request,
+) -> Result<(Window, Vec<Slice>), sqlx::Error> {
+    let (current, after) = match &request.window {
+        Some((current, after)) => (Some(&*current.0), *after),
+        None => (None, 0),
+    };
+    let survey = sqlx::query(SURVEY)
+        .bind(&*request.previous.0)
+        .bind(current)
+        .bind(after)
+        .bind(SLICE);
+    let row = patient(SURVEY_PATIENCE, survey.fetch_one(connection)).await?;
+    let ends: Vec<i64> = row.try_get::<Option<_>, _>(3)?.unwrap_or_default();
+    let first_xids: Vec<String> = row.try_get::<Option<_>, _>(4)?.unwrap_or_default();
+    let last_xids: Vec<String> = row.try_get::<Option<_>, _>(5)?.unwrap_or_default();
+    let window = Window {
+        current: Snapshot(row.try_get::<&str, _>(0)?.into()),
+        now: row.try_get(1)?,
+        rows: row.try_get::<i64, _>(2)?.unsigned_abs(),
+        last_id: ends.last().copied().unwrap_or_default(),
+    };
+    let slices = ends
+        .into_iter()
+        .zip(first_xids)
+        .zip(last_xids)
+        .map(|((last_id, first_xid), last_xid)| Slice {
+            last_id,
+            first_xid,
+            last_xid,
+        });
+    Ok((window, slices.collect()))
+}
+
+async fn patient<T>(
+    patience: Duration,
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
     let silent = |_| {
         sqlx::Error::Io(std::io::Error::new(
             std::io::ErrorKind::TimedOut,
             "PostgreSQL does not answer",
         ))
     };
-    let mut connection = timeout(PATIENCE, PgConnection::connect_with(options))
-        .await
-        .map_err(silent)??;
-    connection.execute(SESSION).await?;
-    while let Some(Request { previous, window }) = requests.recv().await {
-        let (current, after) = if let Some(window) = window {
-            window
-        } else {
-            let look = sqlx::query(LOOK).bind(&*previous.0).fetch_one(&mut connection);
-            let row = timeout(PATIENCE, look).await.map_err(silent)??;
-            let current = Snapshot(row.try_get::<&str, _>(0)?.into());
-            if !row.try_get::<bool, _>(2)? {
-                if pieces.send(Ok(Piece::Nothing(current))).await.is_err() {
-                    return Ok(());
-                }
-                continue;
-            }
-            let opened = Piece::Opened {
-                current: current.clone(),
-                now: row.try_get(1)?,
-            };
-            if pieces.send(Ok(opened)).await.is_err() {
-                return Ok(());
-            }
-            (current, 0)
-        };
-        let rows = sqlx::query(READ)
-            .bind(&*previous.0)
-            .bind(&*current.0)
-            .bind(after)
-            .fetch(&mut connection);
-        let chunks = rows
-            .ready_chunks(CHUNK)
-            .map(|chunk| chunk.into_iter().collect::<Result<Vec<_>, _>>());
-        let mut answer = chunks.map_ok(Piece::Rows).chain(stream::iter([Ok(Piece::End)]));
-        while let Some(piece) = answer.try_next().await? {
-            if pieces.send(Ok(piece)).await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A parked event that is the first of its aggregate.
-#[derive(Debug)]
-pub struct Head {
-    pub lane: u64,
-    pub outbox_id: i64,
-    pub due: bool,
-}
-
-/// The first unsent parked event of each aggregate.
-pub async fn heads(connection: &mut PgConnection) -> Result<Vec<Head>, Error> {
-    const HEADS: &str = "
-        select distinct on (aggregate_type, aggregate_id)
-               aggregate_type, aggregate_id, outbox_id, coalesce(next_attempt_at <= now(), true)
-          from outbox_parked
-         where sent_at is null
-         order by aggregate_type, aggregate_id, outbox_id";
-    let head = |row: &PgRow| {
-        let lane = lane(row.try_get(0)?, row.try_get(1)?);
-        Ok(Head {
-            lane,
-            outbox_id: row.try_get(2)?,
-            due: row.try_get(3)?,
-        })
-    };
-    let rows = sqlx::query(HEADS).fetch_all(connection).await;
-    rows.and_then(|rows| rows.iter().map(head).collect())
-        .map_err(doing("reading the parked events"))
-}
-
-/// The rows of parked events.
-pub async fn parked(connection: &mut PgConnection, outbox_ids: &[i64]) -> Result<Vec<PgRow>, Error> {
-    const PARKED: &str = "
-        select log.outbox_id, log.xid, event_id, log.aggregate_type, log.aggregate_id, event_type, payload::text,
-               headers ->> 'traceparent', correlation_id, created_at
-          from outbox_parked parked
-          join outbox_log log on log.xid = parked.xid and log.outbox_id = parked.outbox_id
-         where parked.outbox_id = any ($1)";
-    let rows = sqlx::query(PARKED).bind(outbox_ids).fetch_all(connection).await;
-    rows.map_err(doing("reading the parked events"))
+    timeout(patience, statement).await.map_err(silent)?
 }
 
 /// An event as it stands in the outbox, borrowed from the row.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'r> {
+    pub outbox_id: i64,
+    pub xid: u64,
     pub id: Uuid,
     pub aggregate_id: &'r str,
     /// Its topic, without the prefix.
@@ -228,6 +289,8 @@ impl<'r> Event<'r> {
     pub fn of(row: &'r PgRow) -> Result<Self, Error> {
         let event = || {
             Ok(Self {
+                outbox_id: row.try_get(0)?,
+                xid: xid(row)?,
                 id: row.try_get(2)?,
                 aggregate_id: row.try_get(4)?,
                 kind: row.try_get(5)?,

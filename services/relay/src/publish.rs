@@ -12,7 +12,7 @@ use std::{
 
 use chrono::SecondsFormat;
 use commerce_core::{
-    event::header,
+    event::{EventType, header},
     kafka::{Brokers, KafkaConfig},
     trace::{Role, Span, Tracer},
 };
@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use crate::{error::Error, outbox::Event};
 
 /// `ce_source` of every event.
-const SOURCE: &str = "/commerce-pipeline/orders";
+pub const SOURCE: &str = "/commerce-pipeline/orders";
 
 /// Why an event was not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Producer {
 /// Filled by the producer's own thread.
 #[derive(Default)]
 struct Outcomes {
+    /// Of the pipeline's own event types. Without them nothing can be published.
+    topics: Vec<String>,
     deliveries: Mutex<Vec<Delivery>>,
     problem: Mutex<Option<String>>,
     news: Notify,
@@ -87,7 +89,10 @@ impl Producer {
             .set("topic.metadata.propagation.max.ms", "5000")
             .set_log_level(RDKafkaLogLevel::Warning);
         let inner = client
-            .create_with_context::<_, ThreadedProducer<Outcomes>>(Outcomes::default())
+            .create_with_context::<_, ThreadedProducer<Outcomes>>(Outcomes {
+                topics: EventType::ALL.map(|event| kafka.topic(event.topic())).to_vec(),
+                ..Outcomes::default()
+            })
             .map_err(|error| Error::Kafka(error.to_string()))?;
         Ok(Self {
             inner: Some(inner),
@@ -104,7 +109,8 @@ impl Producer {
             event.id.to_string(),
             event.created_at.to_rfc3339_opts(SecondsFormat::Micros, true),
         );
-        let headers = OwnedHeaders::new_with_capacity(9)
+        let position = format!("{}:{}", event.xid, event.outbox_id);
+        let headers = OwnedHeaders::new_with_capacity(10)
             .insert(text(header::SPEC_VERSION, "1.0"))
             .insert(text(header::ID, &id))
             .insert(text(header::SOURCE, SOURCE))
@@ -112,7 +118,8 @@ impl Producer {
             .insert(text(header::SUBJECT, event.aggregate_id))
             .insert(text(header::TIME, &time))
             .insert(text(header::CONTENT_TYPE, "application/json"))
-            .insert(text(header::CORRELATION_ID, event.correlation_id));
+            .insert(text(header::CORRELATION_ID, event.correlation_id))
+            .insert(text(header::OUTBOX_POSITION, &position));
         let span = self.span(event, &topic);
         let own = span.traceparent();
         let headers = match own.as_deref().or(event.traceparent) {
@@ -126,7 +133,9 @@ impl Producer {
         let Some(producer) = &self.inner else {
             return Err(Refusal::Kafka("the producer is closed".to_owned()));
         };
-        producer.send(record).map_err(|(error, _)| self.refusal(&error))?;
+        producer
+            .send(record)
+            .map_err(|(error, _)| self.refusal(&error, &topic))?;
         if span.is_recording() {
             self.spans.insert(ticket, span);
         }
@@ -203,14 +212,13 @@ impl Producer {
         self.inner.as_ref().map(|producer| producer.client().context())
     }
 
-    fn refusal(&self, error: &KafkaError) -> Refusal {
-        let fatal = self
-            .inner
-            .as_ref()
-            .and_then(|producer| producer.client().fatal_error());
-        match fatal {
+    fn refusal(&self, error: &KafkaError, topic: &str) -> Refusal {
+        let Some(producer) = &self.inner else {
+            return Refusal::Kafka(error.to_string());
+        };
+        match producer.client().fatal_error() {
             Some((code, reason)) => Refusal::Kafka(format!("{code}: {reason}")),
-            None => refusal(error),
+            None => producer.client().context().refusal(error, topic),
         }
     }
 }
@@ -259,7 +267,7 @@ impl ProducerContext<NoCustomPartitioner> for Outcomes {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let result = result.as_ref().map(drop).map_err(|(error, message)| {
             tracing::debug!(%error, topic = message.topic(), "not delivered");
-            refusal(error)
+            self.refusal(error, message.topic())
         });
         lock(&self.deliveries).push(Delivery { ticket, result });
         self.news.notify_one();
@@ -273,26 +281,35 @@ fn text<'a>(key: &'a str, value: &'a str) -> Header<'a, &'a str> {
     }
 }
 
-/// Whose fault it is that an event was not published.
-fn refusal(error: &KafkaError) -> Refusal {
-    use RDKafkaErrorCode as Code;
-    match error.rdkafka_error_code() {
-        Some(
-            code @ (Code::MessageSizeTooLarge
+impl Outcomes {
+    /// Whose fault it is that an event was not published. A topic of the pipeline's own that is missing, or closed to it,
+    /// keeps all events of a type back, so no single one is to blame.
+    fn refusal(&self, error: &KafkaError, topic: &str) -> Refusal {
+        use RDKafkaErrorCode as Code;
+        let Some(code) = error.rdkafka_error_code() else {
+            return Refusal::Kafka(error.to_string());
+        };
+        match code {
+            Code::MessageSizeTooLarge
             | Code::InvalidMessageSize
             | Code::MessageBatchTooLarge
             | Code::InvalidArgument
             | Code::InvalidTopic
             | Code::InvalidTimestamp
             | Code::InvalidRecord
-            | Code::PolicyViolation
-            | Code::TopicAuthorizationFailed
+            | Code::PolicyViolation => Refusal::Event(code.to_string()),
+            Code::TopicAuthorizationFailed
             | Code::UnknownPartition
             | Code::UnknownTopic
-            | Code::UnknownTopicOrPartition),
-        ) => Refusal::Event(code.to_string()),
-        Some(code) => Refusal::Kafka(code.to_string()),
-        None => Refusal::Kafka(error.to_string()),
+            | Code::UnknownTopicOrPartition => {
+                if self.topics.iter().any(|own| own == topic) {
+                    Refusal::Kafka(format!("{topic}: {code}"))
+                } else {
+                    Refusal::Event(code.to_string())
+                }
+            }
+            _ => Refusal::Kafka(code.to_string()),
+        }
     }
 }
 

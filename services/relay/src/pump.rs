@@ -20,6 +20,7 @@ use crate::{
     lanes::{Lanes, Turn},
     lease::{Attempt, HEARTBEAT, Lease, Parking},
     outbox::{self, Event, Piece, Reader, Request},
+    parked,
     publish::{Delivery, Producer, Refusal},
     report::{Backlog, Report},
     tracker::{Checkpoint, Snapshot, Tracker},
@@ -69,6 +70,8 @@ pub struct Pump<'a> {
     /// The window being read, and the last id read of it.
     window: Option<(Snapshot, i64)>,
     window_events: u32,
+    /// What is to come of it, as the survey found.
+    unread: u64,
     /// The reader owes an answer.
     asked: bool,
     last_poll: Instant,
@@ -80,11 +83,13 @@ pub struct Pump<'a> {
     attempts: Vec<Attempt>,
     /// Lanes of the parked events being tried again.
     retrying: HashMap<i64, u64>,
+    /// Of the events after the checkpoint, those that somebody has discarded already.
+    discarded: HashSet<i64>,
     next_retry: Instant,
     /// The last outbox id handed out, as of the last heartbeat.
     last_id: i64,
-    /// The highest outbox id read.
-    highest_read: i64,
+    /// The highest outbox id found.
+    highest_found: i64,
     parked: u64,
     /// PostgreSQL's clock (microseconds since 1970) at an instant of ours.
     clock: (i64, Instant),
@@ -101,7 +106,8 @@ impl<'a> Pump<'a> {
         checkpoint: Checkpoint,
     ) -> Result<Self, Error> {
         let pulse = lease.heartbeat().await?;
-        let heads = outbox::heads(lease.connection()).await?;
+        let heads = parked::heads(lease.connection()).await?;
+        let discarded = parked::discarded(lease.connection(), &checkpoint.snapshot).await?;
         let now = Instant::now();
         Ok(Self {
             config,
@@ -114,6 +120,7 @@ impl<'a> Pump<'a> {
             previous: checkpoint.snapshot,
             window: checkpoint.window,
             window_events: 0,
+            unread: 0,
             asked: false,
             last_poll: now,
             next_poll: now,
@@ -122,9 +129,10 @@ impl<'a> Pump<'a> {
             parking: Vec::new(),
             attempts: Vec::new(),
             retrying: HashMap::new(),
+            discarded,
             next_retry: now,
             last_id: pulse.last_id,
-            highest_read: 0,
+            highest_found: 0,
             parked: u64::try_from(pulse.parked).unwrap_or_default(),
             clock: (pulse.now, now),
             last_progress: now,
@@ -153,7 +161,7 @@ impl<'a> Pump<'a> {
                 self.save().await?;
             }
             if drain_until.is_none() {
-                if !self.lanes.parked().is_empty() && self.retrying.is_empty() && now >= self.next_retry {
+                if !self.lanes.parked().is_empty() && now >= self.next_retry {
                     self.retry_parked().await?;
                 }
                 if !self.asked && now >= self.next_poll && self.has_room() {
@@ -200,7 +208,7 @@ impl<'a> Pump<'a> {
             None if !self.asked && self.has_room() => until = until.min(self.next_poll),
             None => {}
         }
-        if !self.lanes.parked().is_empty() && self.retrying.is_empty() && drain_until.is_none() {
+        if !self.lanes.parked().is_empty() && drain_until.is_none() {
             until = until.min(self.next_retry);
         }
         until
@@ -219,7 +227,7 @@ impl<'a> Pump<'a> {
     fn ask(&mut self) {
         let reader = self
             .reader
-            .get_or_insert_with(|| Reader::start(&self.config.postgres));
+            .get_or_insert_with(|| Reader::start(&self.config.postgres, self.lease.server()));
         reader.ask(Request {
             previous: self.previous.clone(),
             window: self.window.clone(),
@@ -245,10 +253,14 @@ impl<'a> Pump<'a> {
                 self.next_poll = self.last_poll + self.idle_wait;
                 self.idle_wait = (2 * self.idle_wait).min(self.config.poll_interval);
             }
-            Piece::Opened { current, now } => {
-                self.clock = (now, Instant::now());
-                self.tracker.open(current.clone());
-                self.window = Some((current, 0));
+            Piece::Opened(window) => {
+                self.clock = (window.now, Instant::now());
+                self.unread = window.rows;
+                self.highest_found = self.highest_found.max(window.last_id);
+                if self.window.is_none() {
+                    self.tracker.open(window.current.clone());
+                    self.window = Some((window.current, 0));
+                }
             }
             Piece::Rows(rows) => {
                 for row in rows {
@@ -281,9 +293,13 @@ impl<'a> Pump<'a> {
         }
         let sequence = self.tracker.push(entry);
         self.window_events += 1;
-        self.highest_read = self.highest_read.max(entry.outbox_id);
+        self.unread = self.unread.saturating_sub(1);
         if let Some((_, position)) = &mut self.window {
             *position = entry.outbox_id;
+        }
+        if self.discarded.contains(&entry.outbox_id) {
+            self.tracker.settle(sequence);
+            return Ok(());
         }
         match self.lanes.arrive(entry.lane, (sequence, row)) {
             Turn::Send((sequence, row)) => self.send(sequence, &row),
@@ -355,7 +371,6 @@ impl<'a> Pump<'a> {
         for (behind, _) in self.lanes.refused(entry.lane) {
             self.park(behind, None);
         }
-        self.next_retry = Instant::now() + RETRY_INTERVAL;
         Ok(())
     }
 
@@ -370,25 +385,30 @@ impl<'a> Pump<'a> {
     }
 
     /// Tries the first parked event of each aggregate again where its time has come. Lanes without parked events, be it
-    /// that all were published or that somebody discarded them, are open again.
+    /// that all were published or that somebody discarded them, are open again, but not while an attempt is under way:
+    /// a later event must not overtake it.
     async fn retry_parked(&mut self) -> Result<(), Error> {
         if self.unsaved() {
             self.save().await?;
         }
         self.next_retry = Instant::now() + RETRY_INTERVAL;
-        let heads = outbox::heads(self.lease.connection()).await?;
-        self.lanes
-            .set_parked(heads.iter().map(|head| head.lane).collect::<HashSet<_>>());
+        let heads = parked::heads(self.lease.connection()).await?;
+        // In this order: what is no head because it was discarded is known as such before its lane opens.
+        let published = self.tracker.checkpoint().snapshot;
+        self.discarded = parked::discarded(self.lease.connection(), &published).await?;
+        let under_way: HashSet<_> = self.retrying.values().copied().collect();
         let due: Vec<_> = heads
             .iter()
-            .filter(|head| head.due)
-            .take(RETRIES)
+            .filter(|head| head.due && !under_way.contains(&head.lane))
+            .take(RETRIES.saturating_sub(self.retrying.len()))
             .map(|head| head.outbox_id)
             .collect();
+        self.lanes
+            .set_parked(heads.iter().map(|head| head.lane).chain(under_way).collect());
         if due.is_empty() {
             return Ok(());
         }
-        for row in outbox::parked(self.lease.connection(), &due).await? {
+        for row in parked::rows(self.lease.connection(), &due).await? {
             let entry = outbox::entry(&row)?;
             let ticket = RETRY | usize::try_from(entry.outbox_id).unwrap_or_default();
             self.retrying.insert(entry.outbox_id, entry.lane);
@@ -409,8 +429,10 @@ impl<'a> Pump<'a> {
         }
         if error.is_none() {
             self.report.metrics.retried.inc();
-            // The next one of its aggregate need not wait.
-            self.next_retry = Instant::now();
+            if self.retrying.is_empty() {
+                // The next one of its aggregate need not wait.
+                self.next_retry = Instant::now();
+            }
         }
         self.attempts.push(Attempt { outbox_id, error });
     }
@@ -455,17 +477,24 @@ impl<'a> Pump<'a> {
     }
 
     fn backlog(&self) -> Backlog {
+        let retained = self.report.retained();
         let oldest = self.tracker.oldest();
-        let unread = match (&self.window, self.highest_read) {
+        // What became visible after the window is known by its ids alone, and of aborted transactions, too.
+        let younger = match (&self.window, self.highest_found) {
             (None, _) => 0,
+            // A window that the relay before left unfinished, not surveyed yet.
             (Some(_), 0) => 1,
             (Some(_), highest) => u64::try_from(self.last_id - highest).unwrap_or_default(),
         };
+        let backlog = self.unread + younger + self.tracker.unsettled() as u64;
         Backlog {
-            backlog: unread + self.tracker.unsettled() as u64,
+            backlog,
+            sent: retained.sent(self.last_id, backlog + self.parked),
             oldest_unpublished_seconds: oldest.map_or(0.0, |entry| self.age(entry.created_at)),
             parked: self.parked,
             in_flight: self.under_way(),
+            discarded: retained.discarded,
+            default_partition_rows: retained.default_partition_rows,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Standing by, becoming active, and starting again after whatever went wrong.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, mem, net::SocketAddr, time::Duration};
 
 use commerce_core::{
     admin::{AdminServer, Gate, Need, Readiness},
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    Config, Error,
+    Config, Error, history,
     lease::{self, Candidate, Claim, Lease},
     partitions,
     pump::{Flow, Pump},
@@ -144,10 +144,15 @@ impl Run {
             let Err(error) = self.term(stop).await else {
                 continue;
             };
-            self.report.set_state(State::Waiting);
+            match &error {
+                Error::History(_) => self.report.set_blocked(error.to_string()),
+                _ => self.report.set_state(State::Waiting),
+            }
             match &error {
                 Error::Postgres { .. } => self.postgres.fail(error.to_string()),
-                Error::Kafka(_) | Error::TooManyParked { .. } => self.events.fail(error.to_string()),
+                Error::Kafka(_) | Error::TooManyParked { .. } | Error::Invariant(_) | Error::History(_) => {
+                    self.events.fail(error.to_string());
+                }
                 Error::LeaseLost => tracing::info!("lost the lease to another relay"),
             }
             if began.elapsed() > MAX_BACKOFF {
@@ -163,12 +168,22 @@ impl Run {
         let Some((mut lease, checkpoint)) = self.stand_by(stop).await? else {
             return Ok(());
         };
-        tracing::info!(?checkpoint, "active");
-        self.report.metrics.terms.inc();
-        let ended = self.publish(&mut lease, checkpoint, stop).await;
+        let mut active = false;
+        let ended = match history::examine(&mut lease, &self.config.kafka, stop).await {
+            Ok(()) if stop.is_cancelled() => Ok(()),
+            Ok(()) => {
+                active = true;
+                tracing::info!(?checkpoint, "active");
+                self.report.metrics.terms.inc();
+                self.publish(&mut lease, checkpoint, stop).await
+            }
+            Err(error) => Err(error),
+        };
         if !matches!(ended, Err(Error::LeaseLost | Error::Postgres { .. })) {
             lease.release().await?;
-            tracing::info!("released the lease");
+            if active {
+                tracing::info!("released the lease");
+            }
         }
         ended
     }
@@ -190,7 +205,7 @@ impl Run {
         };
         let ended = tokio::select! {
             ended = pump.run(&wake, stop, &observe) => ended,
-            () = partitions::keep(&self.config.postgres) => Ok(()),
+            () = partitions::keep(&self.config, &self.report) => Ok(()),
         };
         let saved = pump.finish().await;
         ended.and(saved)
@@ -200,6 +215,8 @@ impl Run {
     async fn stand_by(&self, stop: &CancellationToken) -> Result<Option<(Lease, Checkpoint)>, Error> {
         let mut candidate = Candidate::connect(&self.config.postgres).await?;
         let mut released = None;
+        // Another relay that holds the lease for a moment is likely to be stopped by the same.
+        let mut blocked = self.report.status().blocked.is_some();
         loop {
             let remaining = match candidate.claim(&self.holder).await? {
                 Claim::Held(lease, checkpoint) => {
@@ -212,8 +229,10 @@ impl Run {
                 }
             };
             self.postgres.pass();
-            self.events.pass();
-            self.report.set_state(State::Standby);
+            if !mem::take(&mut blocked) {
+                self.events.pass();
+                self.report.set_state(State::Standby);
+            }
             let released = released.get_or_insert_with(|| Wake::on(self.pool.clone(), lease::CHANNEL));
             tokio::select! {
                 // Whether it is time or not, the next claim tells.

@@ -6,20 +6,30 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-/// A PostgreSQL snapshot in its text form, which the relay only hands back to PostgreSQL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A PostgreSQL snapshot in its text form (`xmin:xmax:xip,…`). What is visible in it is PostgreSQL's to say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Snapshot(pub Arc<str>);
+
+impl Snapshot {
+    /// The first transaction that was still open, and the first that had not begun, as far as is known. Both rise from one
+    /// snapshot to the next.
+    #[must_use]
+    pub fn bounds(&self) -> Option<(u64, u64)> {
+        let mut parts = self.0.splitn(3, ':');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
 
 /// What is published: all that is visible in `snapshot`, and of what became visible since then until `window`, if there
 /// is one, the events with an id up to the position.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     pub snapshot: Snapshot,
     pub window: Option<(Snapshot, i64)>,
 }
 
 /// An event under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Entry {
     pub outbox_id: i64,
     pub xid: u64,
@@ -31,7 +41,7 @@ pub struct Entry {
 }
 
 /// The events between the checkpoint and the last one read.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tracker {
     snapshot: Snapshot,
     /// Up to which id the front window is published; 0 where nothing of it is.
@@ -45,7 +55,7 @@ pub struct Tracker {
     moved: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Window {
     snapshot: Snapshot,
     /// The sequence number after its last event, once it has been read to its end.

@@ -199,6 +199,7 @@ pub fn relay(pipeline: &Pipeline) -> Environment<'_> {
         .kafka(&pipeline.kafka)
         .set("RELAY_BATCH_SIZE", pipeline.relay.batch_size)
         .set("RELAY_POLL_INTERVAL", &pipeline.relay.poll_interval)
+        .set("OUTBOX_RETENTION", &pipeline.postgres.outbox_retention)
         .tracing(pipeline, Component::Relay)
 }
 

@@ -23,6 +23,7 @@ pub struct Postgres {
     pub files: Vec<SecretKey>,
     pub pool_size: u32,
     pub migrations: Migrations,
+    pub outbox_retention: String,
 }
 
 /// `spec.kafka`.
@@ -77,6 +78,7 @@ pub fn postgres(spec: &PostgresSpec, namespace: &str, secrets: &Secrets) -> Resu
         files: vec![at],
         pool_size,
         migrations: spec.migrations,
+        outbox_retention: duration("postgres.outboxRetention", &spec.outbox_retention)?,
     })
 }
 

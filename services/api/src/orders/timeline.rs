@@ -24,7 +24,7 @@ const ORDER: &str = "
 
 /// Rows of one transaction have one `created_at`: it leads to the partition, and `xid` to the row.
 const EVENT: &str = "
-    select status, sent_at, correlation_id
+    select status, sent_at, correlation_id, discarded_at is not null as discarded
       from outbox_events
      where created_at = $1 and xid = $2::xid8
        and aggregate_type = $3 and aggregate_id = $4 and aggregate_version = $5";
@@ -42,6 +42,8 @@ pub struct History {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Event {
     publishing: State,
+    /// Somebody gave it up.
+    discarded: bool,
     sent_at: Option<DateTime<Utc>>,
     /// Of the request that caused it.
     correlation_id: String,
@@ -129,6 +131,7 @@ pub async fn history(pool: &PgPool, order_id: i64) -> Result<Option<History>, sq
                     "FAILED" => State::Failed,
                     _ => State::Pending,
                 },
+                discarded: row.try_get("discarded")?,
                 sent_at: row.try_get("sent_at")?,
                 correlation_id: row.try_get("correlation_id")?,
             })
@@ -212,6 +215,7 @@ fn published(event: Option<Event>, document: Option<Document>) -> Stage {
     };
     let detail = match event.publishing {
         State::Done => return Stage::done(Name::Published, event.sent_at),
+        State::Failed if event.discarded => "the event was discarded: it will not be published",
         State::Failed => "Kafka refused the event; it is tried again by itself",
         _ => "the relay has not published the event yet",
     };

@@ -111,6 +111,14 @@ async fn without_elasticsearch_what_postgresql_knows_is_told() {
         stage(&timeline(&api, &id).await, "PUBLISHED"),
         &json!({"stage": "PUBLISHED", "state": "FAILED", "detail": "Kafka refused the event; it is tried again by itself"})
     );
+    sqlx::query("update outbox_parked set discarded_at = now(), discard_reason = 'a test'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    assert_eq!(
+        stage(&timeline(&api, &id).await, "PUBLISHED"),
+        &json!({"stage": "PUBLISHED", "state": "FAILED", "detail": "the event was discarded: it will not be published"})
+    );
     sqlx::query("delete from outbox_log")
         .execute(&pool)
         .await

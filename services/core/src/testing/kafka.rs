@@ -10,7 +10,7 @@ use rdkafka::{
 use tokio::{net::TcpStream, task::spawn_blocking};
 
 use super::{
-    Error, Process, distribution,
+    Error, Process, Proxy, distribution,
     ports::Port,
     process::{Spec, failure},
 };
@@ -37,9 +37,22 @@ pub struct Kafka {
 impl Kafka {
     /// Starts one on free ports, without topics. It creates none by itself.
     pub async fn start() -> Result<Self, Error> {
+        let broker = claim()?;
+        let advertised = broker.number;
+        Self::launch(broker, advertised).await
+    }
+
+    /// Starts one which tells clients to come through the proxy.
+    pub async fn behind_proxy() -> Result<(Self, Proxy), Error> {
+        let broker = claim()?;
+        let proxy = Proxy::start(bootstrap(&broker)).await?;
+        let kafka = Self::launch(broker, proxy.port()).await?;
+        Ok((kafka, proxy))
+    }
+
+    async fn launch(broker: Port, advertised: u16) -> Result<Self, Error> {
         let stores = distribution::stores().await?;
-        let claim = || Port::claim().map_err(failure("kafka", "finding a port"));
-        let (broker, controller) = (claim()?, claim()?);
+        let controller = claim()?;
         let spec = Spec {
             store: "kafka",
             script: SCRIPT,
@@ -48,7 +61,10 @@ impl Kafka {
                 ("JAVA_HOME", distribution::java_home()?.display().to_string()),
             ],
             files: vec![
-                ("server.properties", settings(broker.number, controller.number)),
+                (
+                    "server.properties",
+                    settings(broker.number, controller.number, advertised),
+                ),
                 ("meta.properties", META.to_owned()),
                 ("log4j2.xml", include_str!("log4j2.xml").to_owned()),
             ],
@@ -78,13 +94,13 @@ impl Deref for Kafka {
 }
 
 /// Few threads and small buffers: the machine is shared with three more stores and the tests themselves.
-fn settings(broker: u16, controller: u16) -> String {
+fn settings(broker: u16, controller: u16, advertised: u16) -> String {
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{broker}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
@@ -105,6 +121,10 @@ background.threads=2
 log.cleaner.dedupe.buffer.size=4194304
 "
     )
+}
+
+fn claim() -> Result<Port, Error> {
+    Port::claim().map_err(failure("kafka", "finding a port"))
 }
 
 fn bootstrap(broker: &Port) -> String {

@@ -17,6 +17,7 @@ mod kafka;
 mod ports;
 mod postgres;
 mod process;
+mod proxy;
 mod redis;
 mod shared;
 
@@ -27,6 +28,7 @@ pub use self::{
     kafka::Kafka,
     postgres::{Durability, Postgres},
     process::Process,
+    proxy::Proxy,
     redis::Redis,
     shared::{Database, Shared, shared},
 };

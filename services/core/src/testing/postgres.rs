@@ -1,6 +1,6 @@
 //! PostgreSQL for tests.
 
-use std::ops::Deref;
+use std::{io, ops::Deref, process::Command};
 
 use futures::FutureExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -96,6 +96,29 @@ impl Postgres {
     #[must_use]
     pub fn admin_url(&self) -> String {
         url(&self.port, "postgres", "postgres")
+    }
+
+    /// Copies the data of a server that is killed, in place of an earlier copy.
+    pub fn back_up(&self) -> Result<(), Error> {
+        self.copy("data", "backup").map_err(failure("postgres", "backup"))
+    }
+
+    /// Sets a server that is killed back to its last backup.
+    pub fn restore(&self) -> Result<(), Error> {
+        self.copy("backup", "data")
+            .map_err(failure("postgres", "restoring"))
+    }
+
+    fn copy(&self, from: &str, to: &str) -> io::Result<()> {
+        let copied = Command::new("sh")
+            .args(["-c", r#"rm -rf "$2" && cp -a "$1" "$2""#, "copy", from, to])
+            .current_dir(self.folder())
+            .status()?;
+        if copied.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("copying {from} to {to}: {copied}")))
+        }
     }
 
     /// Runs one statement as a superuser.

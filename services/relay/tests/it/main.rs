@@ -1,8 +1,10 @@
 //! The relay against real PostgreSQL and Kafka.
 
 mod failover;
+mod history;
 mod outage;
 mod parked;
+mod partitions;
 mod random;
 mod status;
 mod support;

@@ -9,20 +9,23 @@ use std::{
 };
 
 use anyhow::Result;
-use commerce_core::testing::{Kafka, Postgres};
+use commerce_core::testing::{Kafka, Postgres, Proxy};
 use sqlx::PgPool;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::support::{CANCELLED, CREATED, Running, World, eventually, insert, readiness, status};
 
 /// Writes until told to stop; errors are what happens to a writer when PostgreSQL is away.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     task: JoinHandle<u32>,
 }
 
 impl Load {
-    fn start(pool: PgPool) -> Self {
+    pub fn start(pool: PgPool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
@@ -38,7 +41,7 @@ impl Load {
         Self { stop, task }
     }
 
-    async fn stop(self) -> Result<u32> {
+    pub async fn stop(self) -> Result<u32> {
         self.stop.store(true, Ordering::Relaxed);
         Ok(self.task.await?)
     }
@@ -51,7 +54,7 @@ async fn write(pool: &PgPool, order: u32) -> Result<()> {
     Ok(transaction.commit().await?)
 }
 
-async fn ready(relay: &Running, check: &str, expected: bool) -> Result<()> {
+pub async fn ready(relay: &Running, check: &str, expected: bool) -> Result<()> {
     eventually(&format!("{check} is ready: {expected}"), async || {
         readiness(relay.admin)
             .await
@@ -173,4 +176,110 @@ async fn a_relay_stops_in_time_while_kafka_is_away_and_the_next_one_goes_on() ->
     world.all_sent().await?;
     assert_eq!(world.check().await?, 0);
     next.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_cut_off_from_postgres_is_replaced_and_moves_nothing_afterwards() -> Result<()> {
+    let world = World::new().await?;
+    let proxy = Proxy::start(world.postgres()?).await?;
+    let first = world.relay_with(world.behind(&proxy)?).await?;
+    first.active().await?;
+    let load = Load::start(world.pool.clone());
+    eventually("events flow", async || {
+        world.count("SENT").await.is_ok_and(|sent| sent > 100)
+    })
+    .await?;
+    let second = world.relay().await?;
+    second.standby().await?;
+
+    proxy.cut();
+    let cut = Instant::now();
+    second.active().await?;
+    assert!(
+        cut.elapsed() < Duration::from_secs(3),
+        "took over after {:?}",
+        cut.elapsed()
+    );
+    let sent = world.count("SENT").await?;
+    eventually("events flow again", async || {
+        world.count("SENT").await.is_ok_and(|now| now > sent + 100)
+    })
+    .await?;
+    // What the first one sent to PostgreSQL before it noticed arrives now.
+    proxy.mend();
+    first.standby().await?;
+    let committed = load.stop().await?;
+    world.all_sent().await?;
+    let duplicates = world.check().await?;
+    println!("{committed} transactions, {duplicates} duplicates");
+    first.stop().await?;
+    second.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_to_kafka_that_is_cut_again_and_again_loses_nothing() -> Result<()> {
+    let (kafka, proxy) = Kafka::behind_proxy().await?;
+    let world = World::on_kafka(&kafka).await?;
+    let relay = world.relay().await?;
+    let load = Load::start(world.pool.clone());
+    for round in 1..=5 {
+        eventually("events flow", async || {
+            world.count("SENT").await.is_ok_and(|sent| sent > 200 * round)
+        })
+        .await?;
+        proxy.cut();
+        sleep(Duration::from_secs(2)).await;
+        proxy.mend();
+    }
+    let committed = load.stop().await?;
+    world.all_sent().await?;
+    let duplicates = world.check().await?;
+    println!("{committed} transactions, {duplicates} duplicates");
+    assert_eq!(
+        duplicates, 0,
+        "the producer is idempotent, and the relay was never replaced"
+    );
+    relay.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_killed_every_second_under_load_lose_nothing() -> Result<()> {
+    let world = World::new().await?;
+    let load = Load::start(world.pool.clone());
+    let mut relays = vec![world.process().await?, world.process().await?];
+    for _ in 0..8 {
+        sleep(Duration::from_secs(1)).await;
+        relays.remove(0).kill()?;
+        relays.push(world.process().await?);
+    }
+    let committed = load.stop().await?;
+    world.all_sent().await?;
+    let duplicates = world.check().await?;
+    println!("{committed} transactions, {duplicates} duplicates");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_relays_that_are_both_active_under_load_lose_nothing_and_keep_order() -> Result<()> {
+    let world = World::new().await?;
+    let load = Load::start(world.pool.clone());
+    let (first, second) = (world.relay().await?, world.relay().await?);
+    for _ in 0..10 {
+        sleep(Duration::from_millis(700)).await;
+        // The holder goes on until its next heartbeat or checkpoint; the other one begins at once.
+        sqlx::query("update relay_checkpoint set lease_expires_at = null")
+            .execute(&world.pool)
+            .await?;
+        sqlx::query("select pg_notify('commerce_relay_lease', '')")
+            .execute(&world.pool)
+            .await?;
+    }
+    let committed = load.stop().await?;
+    world.all_sent().await?;
+    let duplicates = world.check().await?;
+    let (terms, _) = world.lease().await?;
+    println!("{committed} transactions, {duplicates} duplicates, {terms} terms");
+    assert!(terms > 5, "the lease was taken over only {terms} times");
+    first.stop().await?;
+    second.stop().await
 }

@@ -1,4 +1,4 @@
-//! Random transactions beside a relay that crashes and hands over at random.
+//! Random transactions beside relays that crash, hand over and lose their lease at random.
 
 use anyhow::Result;
 use proptest::prelude::*;
@@ -25,6 +25,8 @@ enum Step {
     Elsewhere,
     Crash,
     HandOver,
+    /// The lease ends under its holder, as if that had been paused: two relays are active for a while.
+    Steal,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -40,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Elsewhere),
         1 => Just(Step::Crash),
         1 => Just(Step::HandOver),
+        1 => Just(Step::Steal),
     ]
 }
 
@@ -113,7 +116,8 @@ async fn play(steps: &[Step]) -> Result<()> {
         world.relay_with(config.clone()).await?,
         world.relay_with(config.clone()).await?,
     ];
-    let (mut crashes, mut steps_done) = (0, 0);
+    // Only these may repeat anything.
+    let (mut takeovers, mut steps_done) = (0, 0);
     for step in steps {
         match step {
             Step::Elsewhere => {
@@ -125,11 +129,18 @@ async fn play(steps: &[Step]) -> Result<()> {
                     world.relay_with(config.clone()).await?,
                 );
                 if matches!(step, Step::Crash) {
-                    crashes += 1;
+                    takeovers += 1;
                     old.crash().await;
                 } else {
                     old.stop().await?;
                 }
+            }
+            Step::Steal => {
+                takeovers += 1;
+                world
+                    .pool
+                    .execute("update relay_checkpoint set lease_expires_at = null")
+                    .await?;
             }
             writing => write(writing, &mut writers).await?,
         }
@@ -143,8 +154,8 @@ async fn play(steps: &[Step]) -> Result<()> {
     world.all_sent().await?;
     let duplicates = world.check().await?;
     anyhow::ensure!(
-        duplicates == 0 || crashes > 0,
-        "{duplicates} duplicates without a crash"
+        duplicates == 0 || takeovers > 0,
+        "{duplicates} duplicates without a crash or a takeover"
     );
     for relay in relays {
         relay.stop().await?;

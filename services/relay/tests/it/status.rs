@@ -36,7 +36,8 @@ async fn status_and_metrics_tell_what_was_done() -> Result<()> {
     world.commit_many(250, 250).await?;
     world.all_sent().await?;
     let done = serde_json::json!({
-        "state": "active", "backlog": 0, "oldestUnpublishedSeconds": 0.0, "parked": 0, "inFlight": 0
+        "state": "active", "backlog": 0, "oldestUnpublishedSeconds": 0.0, "parked": 0, "inFlight": 0, "sent": 250,
+        "discarded": 0, "defaultPartitionRows": 0
     });
     eventually("the backlog is empty", async || {
         status(relay.admin).await.is_ok_and(|status| status == done)
@@ -57,7 +58,10 @@ async fn status_and_metrics_tell_what_was_done() -> Result<()> {
         "mcl_kafka_publish_failed_total 0",
         "mcl_outbox_batch_size_sum 250.0",
         "mcl_outbox_backlog_new 0",
+        "mcl_outbox_backlog_sent 250",
         "mcl_outbox_backlog_failed 0",
+        "commerce_relay_discarded 0",
+        "commerce_relay_default_partition_rows 0",
         "commerce_relay_active 1",
         "commerce_relay_publish_latency_seconds_count 250",
     ] {
@@ -91,5 +95,11 @@ async fn partitions_are_made_ahead_whatever_is_in_the_default_one() -> Result<()
     .await?;
     world.all_sent().await?;
     assert_eq!(world.check().await?, 0);
+    eventually("the status tells of the one without", async || {
+        status(relay.admin)
+            .await
+            .is_ok_and(|status| status["defaultPartitionRows"] == 1 && status["sent"] == 1)
+    })
+    .await?;
     relay.stop().await
 }

@@ -1,9 +1,9 @@
 //! A database, topics, relays and the checker that compares them.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -13,10 +13,10 @@ use commerce_core::{
     event::header,
     kafka::KafkaConfig,
     postgres,
-    testing::{Kafka, Postgres, shared},
+    testing::{Kafka, Postgres, Proxy, shared},
     topics::{self, TopicSpec},
 };
-use commerce_relay::{Config, Relay};
+use commerce_relay::{Config, Relay, invariants::Audit, lane};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
@@ -53,6 +53,13 @@ pub struct Running {
 pub struct Process {
     child: Child,
     pub admin: SocketAddr,
+}
+
+/// What a program had to say.
+pub struct Answer {
+    status: ExitStatus,
+    pub output: String,
+    pub error: String,
 }
 
 /// A Kafka message.
@@ -97,6 +104,19 @@ impl World {
         topics::ensure(&kafka, &spec).await?;
         let pool = PgPoolOptions::new().max_connections(8).connect_lazy(&url)?;
         Ok(Self { url, pool, kafka })
+    }
+
+    /// The same world for a relay that gets to PostgreSQL through the proxy only.
+    pub fn behind(&self, proxy: &Proxy) -> Result<Config> {
+        let mut config = self.config()?;
+        config.postgres.options = config.postgres.options.port(proxy.port());
+        Ok(config)
+    }
+
+    /// `host:port` of PostgreSQL.
+    pub fn postgres(&self) -> Result<String> {
+        let options = self.config()?.postgres.options;
+        Ok(format!("{}:{}", options.get_host(), options.get_port()))
     }
 
     pub async fn connect(&self) -> Result<PgConnection> {
@@ -147,6 +167,11 @@ impl World {
         Ok(process)
     }
 
+    /// `relay parked …`, with the database's address and nothing else in its environment.
+    pub async fn parked(&self, arguments: &[&str]) -> Result<Answer> {
+        parked(arguments, &[("DATABASE_URL", &self.url)]).await
+    }
+
     /// Commits one event of an order.
     pub async fn commit(&self, order: u32, topic: &str) -> Result<i64> {
         let mut transaction = self.pool.begin().await?;
@@ -185,9 +210,10 @@ impl World {
         Ok(sqlx::query_as(LEASE).fetch_one(&self.pool).await?)
     }
 
-    /// Waits until everything committed has the status SENT.
+    /// Waits until everything committed, and not discarded, has the status SENT.
     pub async fn all_sent(&self) -> Result<()> {
-        const UNSENT: &str = "select count(*) from outbox_events where status <> 'SENT'";
+        const UNSENT: &str =
+            "select count(*) from outbox_events where status <> 'SENT' and discarded_at is null";
         let unsent = async || sqlx::query_scalar::<_, i64>(UNSENT).fetch_one(&self.pool).await;
         eventually("every event is SENT", async || {
             unsent().await.is_ok_and(|count| count == 0)
@@ -204,52 +230,30 @@ impl World {
     /// Compares table and topics: nothing lost, nothing that was not committed, per order the order of the outbox.
     /// Returns how many messages were duplicates.
     pub async fn check(&self) -> Result<usize> {
-        const COMMITTED: &str =
-            "select event_id::text, aggregate_id, event_type from outbox_log order by outbox_id";
-        let committed: Vec<(String, String, String)> =
-            sqlx::query_as(COMMITTED).fetch_all(&self.pool).await?;
-        let published = self.published().await?;
-        let mut firsts: HashMap<(String, String), Vec<String>> = HashMap::new();
-        let mut seen = HashSet::new();
-        let mut duplicates = 0;
-        for message in &published {
+        const COMMITTED: &str = "
+            select event_id::text, log.outbox_id, discarded_at is not null
+              from outbox_log log
+              left join outbox_parked parked on parked.outbox_id = log.outbox_id";
+        let committed: Vec<(String, i64, bool)> = sqlx::query_as(COMMITTED).fetch_all(&self.pool).await?;
+        let ids: HashMap<&str, i64> = committed
+            .iter()
+            .map(|(id, outbox_id, _)| (&**id, *outbox_id))
+            .collect();
+        let mut audit = Audit::default();
+        for message in self.published().await? {
             let id = message
                 .headers
                 .get(header::ID)
                 .context("a message without ce_id")?;
-            if seen.insert(id.clone()) {
-                let event_type = message
-                    .headers
-                    .get(header::TYPE)
-                    .context("a message without ce_type")?;
-                firsts
-                    .entry((message.key.clone(), event_type.clone()))
-                    .or_default()
-                    .push(id.clone());
-            } else {
-                duplicates += 1;
-            }
+            let outbox_id = ids
+                .get(&**id)
+                .with_context(|| format!("the event {id} was published but not committed"))?;
+            // Nobody can tell the order of messages in different topics.
+            audit.published(lane(&message.topic, &message.key), *outbox_id)?;
         }
-        let mut expected: HashMap<(String, String), Vec<String>> = HashMap::new();
-        for (id, order, event_type) in &committed {
-            ensure!(seen.contains(id), "the event {id} of order {order} is lost");
-            expected
-                .entry((order.clone(), event_type.clone()))
-                .or_default()
-                .push(id.clone());
-        }
-        ensure!(
-            seen.len() == committed.len(),
-            "{} events were published that were not committed",
-            seen.len() - committed.len()
-        );
-        for (lane, ids) in expected {
-            ensure!(
-                firsts.get(&lane) == Some(&ids),
-                "the events of {lane:?} are out of order"
-            );
-        }
-        Ok(duplicates)
+        let wanted = committed.iter().filter(|(.., discarded)| !discarded);
+        audit.covers(wanted.map(|(_, outbox_id, _)| *outbox_id))?;
+        Ok(audit.duplicates())
     }
 }
 
@@ -293,6 +297,38 @@ impl Process {
         self.child.wait()?;
         Ok(())
     }
+}
+
+impl Answer {
+    /// What it printed, if all went well.
+    pub fn done(self) -> Result<String> {
+        ensure!(self.status.success() && self.error.is_empty(), "{}", self.error);
+        Ok(self.output)
+    }
+
+    /// The one line that says why not, without its end.
+    pub fn refused(self) -> Result<String> {
+        ensure!(self.status.code() == Some(1), "{}: {}", self.status, self.output);
+        let line = self.error.strip_suffix('\n').context("no line")?;
+        ensure!(!line.contains('\n'), "more than one line: {line}");
+        Ok(line.to_owned())
+    }
+}
+
+/// `relay parked …` with this environment.
+pub async fn parked(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Answer> {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_relay"))
+        .arg("parked")
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .await?;
+    Ok(Answer {
+        status: output.status,
+        output: String::from_utf8(output.stdout)?,
+        error: String::from_utf8(output.stderr)?,
+    })
 }
 
 impl Drop for Process {

@@ -22,8 +22,10 @@ async fn a_message_has_the_order_as_key_the_payload_as_value_and_cloudevents_hea
     assert_eq!(message.topic, world.kafka.topic(CREATED));
     assert_eq!(message.key, "42");
     assert_eq!(message.payload, r#"{"filler": "", "orderId": "42"}"#);
-    let row: (String, String) = sqlx::query_as(
-        "select event_id::text, to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') from outbox_log",
+    let row: (String, String, String) = sqlx::query_as(
+        "select event_id::text, to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+                xid || ':' || outbox_id
+           from outbox_log",
     )
     .fetch_one(&world.pool)
     .await?;
@@ -36,6 +38,7 @@ async fn a_message_has_the_order_as_key_the_payload_as_value_and_cloudevents_hea
         (header::TYPE, CREATED),
         (header::CONTENT_TYPE, "application/json"),
         (header::CORRELATION_ID, "test-1"),
+        (header::OUTBOX_POSITION, row.2.as_str()),
         (
             header::TRACEPARENT,
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
