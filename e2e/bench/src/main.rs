@@ -15,8 +15,9 @@ mod wrk;
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
+use commerce_core::shutdown;
 
 /// How to measure.
 #[derive(Debug, Parser)]
@@ -53,21 +54,33 @@ enum Bench {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    match Bench::parse() {
-        Bench::Api { duration, only } => api::run(duration, only.as_deref()).await,
-        Bench::Relay {
-            events,
-            duration,
-            only,
-        } => {
-            let options = relay::Options {
+    let bench = Bench::parse();
+    let stop = shutdown::on_signal()?;
+    // What it has started ends when it is dropped.
+    tokio::select! {
+        ended = bench.run() => ended,
+        () = stop.cancelled() => bail!("stopped by a signal"),
+    }
+}
+
+impl Bench {
+    async fn run(self) -> Result<()> {
+        match self {
+            Self::Api { duration, only } => api::run(duration, only.as_deref()).await,
+            Self::Relay {
                 events,
                 duration,
                 only,
-            };
-            relay::run(options).await
+            } => {
+                let options = relay::Options {
+                    events,
+                    duration,
+                    only,
+                };
+                relay::run(options).await
+            }
+            Self::Bare { address } => bare::serve(address).await,
+            Self::Produce => relay::producer::run().await,
         }
-        Bench::Bare { address } => bare::serve(address).await,
-        Bench::Produce => relay::producer::run().await,
     }
 }

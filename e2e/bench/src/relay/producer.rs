@@ -32,8 +32,8 @@ struct Message {
     headers: OwnedHeaders,
 }
 
-/// Event type, order, payload, event id, time, correlation id.
-type Row = (String, String, String, String, String, String);
+/// Event type, order, payload, event id, time, correlation id, place in the outbox.
+type Row = (String, String, String, String, String, String, String);
 
 /// Counts what Kafka acknowledged.
 #[derive(Default)]
@@ -104,7 +104,8 @@ pub async fn run() -> Result<()> {
 async fn read(postgres: &PostgresConfig, kafka: &KafkaConfig) -> Result<Vec<Message>> {
     const READ: &str = r#"
         select event_type, aggregate_id, payload::text, event_id::text,
-               to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), correlation_id
+               to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), correlation_id,
+               xid::text || ':' || outbox_id
           from outbox_log order by outbox_id"#;
     let mut connection = PgConnection::connect_with(&postgres.options).await?;
     let rows: Vec<Row> = sqlx::query_as(READ).fetch_all(&mut connection).await?;
@@ -112,7 +113,7 @@ async fn read(postgres: &PostgresConfig, kafka: &KafkaConfig) -> Result<Vec<Mess
 }
 
 impl Message {
-    fn of(kafka: &KafkaConfig, (kind, order, payload, id, time, correlation): Row) -> Self {
+    fn of(kafka: &KafkaConfig, (kind, order, payload, id, time, correlation, position): Row) -> Self {
         let headers = [
             (header::SPEC_VERSION, "1.0"),
             (header::ID, id.as_str()),
@@ -122,6 +123,7 @@ impl Message {
             (header::TIME, time.as_str()),
             (header::CONTENT_TYPE, "application/json"),
             (header::CORRELATION_ID, correlation.as_str()),
+            (header::OUTBOX_POSITION, position.as_str()),
         ];
         let empty = OwnedHeaders::new_with_capacity(headers.len());
         let headers = headers.into_iter().fold(empty, |headers, (key, value)| {
