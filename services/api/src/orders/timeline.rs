@@ -80,7 +80,7 @@ pub struct Stage {
     /// Of the request that placed or cancelled the order.
     #[serde(skip_serializing_if = "Option::is_none")]
     correlation_id: Option<String>,
-    /// Where Kafka has the event; known once it is indexed.
+    /// Where Kafka has the event; known once it is indexed, unless the index was filled from PostgreSQL.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "shop.order.created")]
     topic: Option<String>,
@@ -199,9 +199,10 @@ impl Timeline {
     }
 }
 
-/// The index knows best: what it has was published, whether the relay has noted it already or not.
+/// The index knows best: what it has from Kafka was published, whether the relay has noted it already or not. A document that
+/// was made from PostgreSQL says nothing about that.
 fn published(event: Option<Event>, document: Option<Document>) -> Stage {
-    if let Some(document) = document {
+    if let Some(document) = document.filter(|document| document.topic.is_some()) {
         return Stage {
             topic: document.topic,
             partition: document.partition,
