@@ -13,6 +13,7 @@ use elasticsearch::{
     },
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Env, Pem};
@@ -146,6 +147,14 @@ pub async fn body(
     action: &'static str,
     answer: Result<Response, elasticsearch::Error>,
 ) -> Result<Value, Error> {
+    body_as(action, answer).await
+}
+
+/// The same, read into a type of its own: for answers that are long.
+pub async fn body_as<T: DeserializeOwned>(
+    action: &'static str,
+    answer: Result<Response, elasticsearch::Error>,
+) -> Result<T, Error> {
     let response = answer.map_err(|source| Error::Transport { action, source })?;
     let status = response.status_code();
     if status.is_success() {

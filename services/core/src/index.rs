@@ -7,7 +7,8 @@ use elasticsearch::{
     Elasticsearch,
     indices::{
         IndicesCreateParts, IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetAliasParts,
-        IndicesGetSettingsParts, IndicesPutIndexTemplateParts, IndicesPutSettingsParts,
+        IndicesGetIndexTemplateParts, IndicesGetSettingsParts, IndicesPutIndexTemplateParts,
+        IndicesPutSettingsParts,
     },
 };
 use serde_json::{Value, json};
@@ -219,6 +220,24 @@ async fn create_index(client: &Elasticsearch, spec: &IndexSpec, index: &str) -> 
         "mappings": spec.mappings(),
         "aliases": {&spec.name: {"is_write_index": true}},
     });
+    put_index(client, index, definition).await
+}
+
+/// Creates an index that the alias does not point at, with the mapping and settings that the template has now, whatever
+/// the index is called; `false` where it exists.
+pub async fn create_beside(client: &Elasticsearch, alias: &str, index: &str) -> Result<bool, Error> {
+    let answer = client
+        .indices()
+        .get_index_template(IndicesGetIndexTemplateParts::Name(alias))
+        .send()
+        .await;
+    let found = body("read the index template", answer).await?;
+    let template = &found["index_templates"][0]["index_template"]["template"];
+    let definition = json!({"settings": template["settings"], "mappings": template["mappings"]});
+    put_index(client, index, definition).await
+}
+
+async fn put_index(client: &Elasticsearch, index: &str, definition: Value) -> Result<bool, Error> {
     let answer = client
         .indices()
         .create(IndicesCreateParts::Index(index))

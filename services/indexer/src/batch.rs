@@ -7,7 +7,7 @@ use commerce_core::trace::Span;
 use rdkafka::{Message as _, message::OwnedMessage};
 use tokio::time::Instant;
 
-use crate::{BulkLimits, document, offsets::Partition};
+use crate::{BulkLimits, delivery::Lines, document, offsets::Partition};
 
 /// A number that no other batch of this process has.
 pub(crate) type BatchId = u64;
@@ -34,6 +34,12 @@ pub(crate) struct Item {
     pub(crate) created_at: Option<DateTime<Utc>>,
     /// Lasts until the document can be found.
     pub(crate) span: Span,
+}
+
+impl Lines for Item {
+    fn lines(&self) -> Range<usize> {
+        self.lines.clone()
+    }
 }
 
 /// A record that is no order event.

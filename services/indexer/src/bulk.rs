@@ -17,17 +17,19 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// As much of an answer that is not JSON as goes into a message.
 const LONGEST_EXCERPT: usize = 200;
 
-/// Sends bulk requests to the alias.
+/// Sends bulk requests to the alias, or to an index.
 #[derive(Debug, Clone)]
 pub(crate) struct BulkClient {
     client: Elasticsearch,
     path: String,
+    require_alias: bool,
 }
 
 /// What became of one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Indexed,
+    /// It is in the index or, where it was to be deleted, it is not.
+    Done,
     /// The index has this version of the order or a newer one.
     Conflict,
     /// Not now; the text says why.
@@ -53,11 +55,8 @@ struct Query {
     filter_path: &'static str,
 }
 
-/// Only what is needed of the answer. `require_alias`: an index must never come about by writing to it.
-const QUERY: Query = Query {
-    require_alias: true,
-    filter_path: "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason",
-};
+/// Only what is needed of the answer.
+const FILTER: &str = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason";
 
 #[derive(Deserialize)]
 struct Answer {
@@ -66,6 +65,7 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct AnswerItem {
+    #[serde(alias = "delete")]
     index: ItemResult,
 }
 
@@ -89,22 +89,37 @@ struct Cause {
 }
 
 impl BulkClient {
+    /// Writes to the alias. It must be one: an index must never come about by writing to it.
     pub(crate) fn new(config: &ElasticsearchConfig) -> Result<Self, Error> {
         Ok(Self {
             client: config.client(TIMEOUT)?,
             path: format!("/{}/_bulk", config.index),
+            require_alias: true,
+        })
+    }
+
+    /// Writes to an index that is known to exist.
+    pub(crate) fn to_index(config: &ElasticsearchConfig, index: &str) -> Result<Self, Error> {
+        Ok(Self {
+            client: config.client(TIMEOUT)?,
+            path: format!("/{index}/_bulk"),
+            require_alias: false,
         })
     }
 
     /// Sends a body with `count` documents; the outcomes are in their order.
     pub(crate) async fn send(&self, body: Bytes, count: usize) -> Result<Vec<Outcome>, Failure> {
+        let query = Query {
+            require_alias: self.require_alias,
+            filter_path: FILTER,
+        };
         let response = self
             .client
             .send(
                 Method::Post,
                 &self.path,
                 HeaderMap::new(),
-                Some(&QUERY),
+                Some(&query),
                 Some(body),
                 None,
             )
@@ -163,7 +178,8 @@ impl ItemResult {
     /// those that come from the document do not.
     fn outcome(self) -> Outcome {
         match (self.status, &self.error) {
-            (200..300, None) => Outcome::Indexed,
+            // 404 without an error: there was nothing to delete.
+            (200..300 | 404, None) => Outcome::Done,
             (409, _) => Outcome::Conflict,
             (400, Some(error)) if !error.is_about_the_index() => Outcome::Rejected(error.text()),
             (413, _) => Outcome::Rejected(self.text()),
@@ -270,7 +286,7 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_about_every_document_tells_nothing() {
         let one = json!({"items": [{"index": {"status": 201}}]}).to_string();
-        assert_eq!(read(200, one.as_bytes(), 1).unwrap(), [Outcome::Indexed]);
+        assert_eq!(read(200, one.as_bytes(), 1).unwrap(), [Outcome::Done]);
         assert!(matches!(read(200, one.as_bytes(), 2), Err(Failure::Transient(_))));
         assert!(matches!(read(200, b"<html>", 1), Err(Failure::Transient(_))));
         assert!(matches!(read(503, b"", 1), Err(Failure::Transient(_))));

@@ -44,9 +44,7 @@ impl Config {
         let log = LogConfig::from_env(&mut env);
         let admin_addr = admin::address_from_env(&mut env);
         let kafka = KafkaConfig::from_env(&mut env);
-        let group_id = env
-            .optional_text("KAFKA_GROUP_ID")
-            .unwrap_or_else(|| "commerce-indexer".to_owned());
+        let group_id = group_id(&mut env);
         let elasticsearch = ElasticsearchConfig::from_env(&mut env);
         let redis = RedisConfig::from_env(&mut env);
         let bulk = BulkLimits::from_env(&mut env);
@@ -64,6 +62,12 @@ impl Config {
             })
         })
     }
+}
+
+/// The consumer group of the indexers.
+pub(crate) fn group_id(env: &mut Env) -> String {
+    env.optional_text("KAFKA_GROUP_ID")
+        .unwrap_or_else(|| "commerce-indexer".to_owned())
 }
 
 impl BulkLimits {

@@ -8,7 +8,7 @@ use commerce_core::{
     topics,
 };
 use rdkafka::{
-    Message as _,
+    ClientConfig, Message as _,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, Headers as _, OwnedHeaders, OwnedMessage},
     producer::{FutureProducer, FutureRecord, Producer as _},
@@ -18,7 +18,19 @@ use crate::backoff::Backoff;
 
 /// How long Kafka may take before the record is sent anew.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_PREFIX: &str = "dlq-";
+
+/// The headers that make a record a letter. Those that the record had itself stay.
+pub(crate) mod header {
+    /// All of them begin with this, and no other header does.
+    pub(crate) const PREFIX: &str = "dlq-";
+    pub(crate) const REASON: &str = "dlq-reason";
+    pub(crate) const ERROR: &str = "dlq-error";
+    pub(crate) const TOPIC: &str = "dlq-topic";
+    pub(crate) const PARTITION: &str = "dlq-partition";
+    pub(crate) const OFFSET: &str = "dlq-offset";
+    /// There only where the letter is without the record's value, which stays where it was.
+    pub(crate) const PAYLOAD: &str = "dlq-payload";
+}
 
 /// Why an event is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,16 +61,7 @@ pub(crate) struct DeadLetters {
 impl DeadLetters {
     pub(crate) fn new(config: &KafkaConfig, gate: Gate) -> Result<Self, KafkaError> {
         let mut client = config.watched_client("commerce-indexer-dead-letters");
-        client
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "5");
-        client.set("message.timeout.ms", TIMEOUT.as_millis().to_string());
-        // Compression keeps a letter, which is larger than the event was, below the broker's limit. The client's own
-        // limit, which is about the uncompressed size, must not be the narrower one.
-        client
-            .set("compression.type", "lz4")
-            .set("message.max.bytes", "67108864");
+        reliably(&mut client);
         let brokers = Arc::<Brokers>::default();
         Ok(Self {
             producer: client.create_with_context(Watched(Arc::clone(&brokers)))?,
@@ -107,6 +110,20 @@ impl DeadLetters {
     }
 }
 
+/// Settings of a producer that knows after a bounded time whether all replicas have a record.
+pub(crate) fn reliably(client: &mut ClientConfig) {
+    client
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5");
+    client.set("message.timeout.ms", TIMEOUT.as_millis().to_string());
+    // Compression keeps a letter, which is larger than the event was, below the broker's limit. The client's own
+    // limit, which is about the uncompressed size, must not be the narrower one.
+    client
+        .set("compression.type", "lz4")
+        .set("message.max.bytes", "67108864");
+}
+
 fn is_too_large(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
@@ -117,18 +134,18 @@ fn headers(record: &OwnedMessage, reason: Reason, error: &str, without_payload: 
     if let Some(original) = record.headers() {
         for header in original
             .iter()
-            .filter(|header| !header.key.starts_with(HEADER_PREFIX))
+            .filter(|header| !header.key.starts_with(header::PREFIX))
         {
             headers = headers.insert(header);
         }
     }
     let (partition, offset) = (record.partition().to_string(), record.offset().to_string());
     let ours = [
-        ("dlq-reason", reason.as_str()),
-        ("dlq-error", error),
-        ("dlq-topic", record.topic()),
-        ("dlq-partition", &partition),
-        ("dlq-offset", &offset),
+        (header::REASON, reason.as_str()),
+        (header::ERROR, error),
+        (header::TOPIC, record.topic()),
+        (header::PARTITION, &partition),
+        (header::OFFSET, &offset),
     ];
     for (key, value) in ours {
         headers = headers.insert(Header {
@@ -138,7 +155,7 @@ fn headers(record: &OwnedMessage, reason: Reason, error: &str, without_payload: 
     }
     if without_payload && record.payload().is_some() {
         headers = headers.insert(Header {
-            key: "dlq-payload",
+            key: header::PAYLOAD,
             value: Some("left out: too large"),
         });
     }

@@ -1,4 +1,4 @@
-//! From a Kafka record to the lines of a bulk request.
+//! Documents, from a Kafka record or from PostgreSQL, and the lines of a bulk request that write them.
 
 use std::{io::Write as _, ops::Range};
 
@@ -37,38 +37,107 @@ pub(crate) enum Malformed {
 }
 
 #[derive(Serialize)]
-struct Action<'a> {
-    index: ActionMetadata<'a>,
+#[serde(rename_all = "lowercase")]
+enum Action<'a> {
+    Index(Metadata<'a>),
+    Delete(Metadata<'a>),
 }
 
 /// The order's version decides which of two events is newer, in whatever order they arrive.
 #[derive(Serialize)]
-struct ActionMetadata<'a> {
+struct Metadata<'a> {
     #[serde(rename = "_id")]
     id: &'a str,
     version: i64,
-    version_type: &'static str,
+    version_type: VersionType,
+}
+
+/// Which version Elasticsearch lets a write replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VersionType {
+    /// A lower one.
+    External,
+    /// A lower one, or the same.
+    ExternalGte,
 }
 
 /// The document; the index's mapping names the same fields.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
-    order_id: &'a str,
-    sku_id: i64,
-    quantity: i32,
-    user_id: &'a str,
-    status: Status,
-    version: i64,
-    correlation_id: &'a str,
-    created_at: DateTime<Utc>,
-    /// The broker's or the relay's timestamp of the record.
+pub(crate) struct Document<'a> {
+    pub(crate) order_id: &'a str,
+    pub(crate) sku_id: i64,
+    pub(crate) quantity: i32,
+    pub(crate) user_id: &'a str,
+    pub(crate) status: Status,
+    pub(crate) version: i64,
+    pub(crate) correlation_id: &'a str,
+    pub(crate) created_at: DateTime<Utc>,
+    /// The broker's or the relay's timestamp of the record. Absent, like topic, partition and offset, where the document
+    /// was not made from a record.
     #[serde(skip_serializing_if = "Option::is_none")]
-    published_at: Option<DateTime<Utc>>,
-    indexed_at: DateTime<Utc>,
-    topic: &'a str,
-    partition: i32,
-    offset: i64,
+    pub(crate) published_at: Option<DateTime<Utc>>,
+    pub(crate) indexed_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offset: Option<i64>,
+}
+
+impl Document<'_> {
+    /// Appends the lines that write it, action and source, to `body`.
+    pub(crate) fn write(
+        &self,
+        version_type: VersionType,
+        body: &mut Vec<u8>,
+    ) -> Result<Range<usize>, serde_json::Error> {
+        let action = Action::Index(Metadata {
+            id: self.order_id,
+            version: self.version,
+            version_type,
+        });
+        append(body, |body| {
+            line(body, &action)?;
+            line(body, self)
+        })
+    }
+}
+
+/// Appends the line that deletes a document, unless it has a higher version than this, to `body`.
+pub(crate) fn write_deletion(
+    id: &str,
+    version: i64,
+    body: &mut Vec<u8>,
+) -> Result<Range<usize>, serde_json::Error> {
+    let action = Action::Delete(Metadata {
+        id,
+        version,
+        version_type: VersionType::ExternalGte,
+    });
+    append(body, |body| line(body, &action))
+}
+
+fn line(body: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Error> {
+    serde_json::to_writer(&mut *body, value)?;
+    body.write_all(b"\n").map_err(serde_json::Error::io)
+}
+
+/// Where `write` has appended to `body`, which is left as it was where that failed.
+fn append(
+    body: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), serde_json::Error>,
+) -> Result<Range<usize>, serde_json::Error> {
+    let start = body.len();
+    match write(body) {
+        Ok(()) => Ok(start..body.len()),
+        Err(error) => {
+            body.truncate(start);
+            Err(error)
+        }
+    }
 }
 
 /// Appends the record's document to `body`, which is left as it was where the record is no order event.
@@ -80,12 +149,6 @@ pub(crate) fn encode(record: &OwnedMessage, body: &mut Vec<u8>) -> Result<Encode
     if event.version < 1 {
         return Err(Malformed::Version(event.version));
     }
-    let start = body.len();
-    let action = ActionMetadata {
-        id: &event.order_id,
-        version: event.version,
-        version_type: "external",
-    };
     let document = Document {
         order_id: &event.order_id,
         sku_id: event.sku_id,
@@ -100,20 +163,13 @@ pub(crate) fn encode(record: &OwnedMessage, body: &mut Vec<u8>) -> Result<Encode
             .to_millis()
             .and_then(DateTime::from_timestamp_millis),
         indexed_at: Utc::now(),
-        topic: record.topic(),
-        partition: record.partition(),
-        offset: record.offset(),
+        topic: Some(record.topic()),
+        partition: Some(record.partition()),
+        offset: Some(record.offset()),
     };
-    let written = serde_json::to_writer(&mut *body, &Action { index: action })
-        .and_then(|()| body.write_all(b"\n").map_err(serde_json::Error::io))
-        .and_then(|()| serde_json::to_writer(&mut *body, &document))
-        .and_then(|()| body.write_all(b"\n").map_err(serde_json::Error::io));
-    if let Err(error) = written {
-        body.truncate(start);
-        return Err(error.into());
-    }
+    let lines = document.write(VersionType::External, body)?;
     Ok(Encoded {
-        lines: start..body.len(),
+        lines,
         user_id: event.user_id,
         created_at: (event.event_type == EventType::OrderCreated).then_some(event.created_at),
     })

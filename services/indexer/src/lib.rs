@@ -14,12 +14,18 @@
 //!   keeps the highest.
 //! - Nothing is given up for lack of a store: the indexer waits, with bounded memory, for as long as it takes.
 //! - One bad event holds up no other.
+//!
+//! Beside it, for people on call: `reconcile` compares the index with PostgreSQL and fills another one, `dlq` shows dead
+//! letters and publishes them again.
 
 mod backoff;
 mod batch;
 mod bulk;
+pub mod cli;
 mod config;
 mod dead_letters;
+mod delivery;
+mod dlq;
 mod document;
 mod freshness;
 mod group;
@@ -28,7 +34,9 @@ mod lag;
 mod metrics;
 mod offsets;
 mod pipeline;
+mod print;
 mod problem;
+mod reconcile;
 mod refresh;
 mod server;
 mod startup;

@@ -23,6 +23,12 @@ impl Partition {
     }
 }
 
+impl std::fmt::Display for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.topic, self.number)
+    }
+}
+
 /// The progress of the partitions that are assigned to this process.
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {

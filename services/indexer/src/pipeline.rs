@@ -353,9 +353,6 @@ fn is_about_the_connection(error: &KafkaError) -> bool {
 }
 
 fn names(partitions: &[Partition]) -> String {
-    let names: Vec<_> = partitions
-        .iter()
-        .map(|partition| format!("{}/{}", partition.topic, partition.number))
-        .collect();
+    let names: Vec<_> = partitions.iter().map(ToString::to_string).collect();
     names.join(" ")
 }

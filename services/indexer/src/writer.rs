@@ -3,17 +3,15 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use commerce_core::{admin::Gate, trace::Span};
 use rdkafka::{Message as _, message::OwnedMessage};
-use tokio::time::Instant;
 
 use crate::{
-    backoff::Backoff,
     batch::{Batch, BatchId, Item, Malformed},
-    bulk::{BulkClient, Failure, Outcome},
+    bulk::BulkClient,
     dead_letters::{DeadLetters, Reason},
+    delivery::{Answer, Delivery, Settled},
     metrics::Metrics,
 };
 
@@ -59,14 +57,6 @@ struct Dead {
     error: String,
 }
 
-/// What is left to do after a bulk was answered.
-struct Sorted {
-    retry: Vec<Item>,
-    /// Why the first of these has to be sent again.
-    problem: Option<String>,
-    rejected: Vec<Dead>,
-}
-
 impl Writer {
     pub(crate) async fn write(&self, mut batch: Batch) -> Written {
         let malformed = std::mem::take(&mut batch.malformed);
@@ -80,94 +70,57 @@ impl Writer {
     }
 
     async fn index(&self, batch: Batch) -> Written {
-        let body = Bytes::from(batch.body);
         let mut written = Written {
             batch: batch.id,
             ..Written::default()
         };
-        let (mut attempts, mut backoff) = (0, Backoff::new());
-        let mut groups = Vec::from([batch.items]);
-        while let Some(mut group) = groups.pop() {
-            if group.is_empty() {
-                continue;
-            }
-            match self.send(&body, &group).await {
-                Ok(outcomes) => {
-                    let Sorted {
-                        retry,
-                        rejected,
-                        problem,
-                    } = self.sort(group, outcomes, &mut written);
+        let mut attempts = 0;
+        let mut delivery = Delivery::new(batch.body, batch.items);
+        while let Some(answer) = delivery.next(&self.bulk).await {
+            match answer {
+                Answer::Each { settled, again, took } => {
+                    let retried = again.as_ref().map_or(0, |(documents, _)| *documents);
+                    self.metrics.bulk_answered(settled.len() + retried, took);
+                    self.metrics.retried(retried);
+                    let rejected = self.sort(settled, &mut written);
                     self.bury(rejected).await;
-                    let Some(problem) = problem else {
+                    if let Some((_, problem)) = again {
+                        attempts += 1;
+                        if attempts >= NOTEWORTHY {
+                            self.elasticsearch.fail(format!("indexing documents: {problem}"));
+                        }
+                    } else {
                         self.elasticsearch.pass();
                         attempts = 0;
-                        backoff.reset();
-                        continue;
-                    };
-                    attempts += 1;
-                    if attempts >= NOTEWORTHY {
-                        self.elasticsearch.fail(format!("indexing documents: {problem}"));
                     }
-                    groups.push(retry);
-                    backoff.wait().await;
                 }
-                Err(Failure::Transient(problem)) => {
+                Answer::Failed { documents, problem } => {
                     self.elasticsearch.fail(problem);
-                    self.metrics.retried(group.len());
-                    groups.push(group);
-                    backoff.wait().await;
-                }
-                Err(Failure::Refused(error)) if group.len() == 1 => {
-                    let dead = |item: Item| Dead {
-                        record: item.record,
-                        reason: Reason::Rejected,
-                        error,
-                    };
-                    self.bury(group.pop().map(dead).into_iter().collect()).await;
-                }
-                Err(Failure::Refused(_)) => {
-                    let rest = group.split_off(group.len() / 2);
-                    groups.extend([rest, group]);
+                    self.metrics.retried(documents);
                 }
             }
         }
         written
     }
 
-    async fn send(&self, body: &Bytes, group: &[Item]) -> Result<Vec<Outcome>, Failure> {
-        let length: usize = group.iter().map(|item| item.lines.len()).sum();
-        let body = if length == body.len() {
-            body.clone()
-        } else {
-            let lines: Vec<_> = group.iter().map(|item| &body[item.lines.clone()]).collect();
-            Bytes::from(lines.concat())
-        };
-        let start = Instant::now();
-        let outcomes = self.bulk.send(body, group.len()).await?;
-        self.metrics.bulk_answered(group.len(), start.elapsed());
-        Ok(outcomes)
-    }
-
-    /// Gives back what is to be sent again, and what never will be taken.
-    fn sort(&self, group: Vec<Item>, outcomes: Vec<Outcome>, written: &mut Written) -> Sorted {
+    /// Gives back what will never be taken.
+    fn sort(&self, settled: Vec<(Item, Settled)>, written: &mut Written) -> Vec<Dead> {
         let (mut indexed, mut conflicts) = (0, 0);
-        let (mut retry, mut rejected) = (Vec::new(), Vec::new());
-        let mut problem = None;
-        for (mut item, outcome) in group.into_iter().zip(outcomes) {
+        let mut rejected = Vec::new();
+        for (mut item, outcome) in settled {
             match outcome {
-                Outcome::Indexed => {
+                Settled::Done => {
                     indexed += 1;
                     written.trace(item.span, "indexed");
                     written.created.extend(item.created_at);
                     written.users.insert(item.user_id);
                 }
-                Outcome::Conflict => {
+                Settled::Conflict => {
                     conflicts += 1;
                     written.trace(item.span, "indexed before");
                     written.users.insert(item.user_id);
                 }
-                Outcome::Rejected(error) => {
+                Settled::Rejected(error) => {
                     item.span.fail(error.clone());
                     rejected.push(Dead {
                         record: item.record,
@@ -175,19 +128,10 @@ impl Writer {
                         error,
                     });
                 }
-                Outcome::Retry(error) => {
-                    problem.get_or_insert(error);
-                    retry.push(item);
-                }
             }
         }
         self.metrics.indexed(indexed, conflicts);
-        self.metrics.retried(retry.len());
-        Sorted {
-            retry,
-            problem,
-            rejected,
-        }
+        rejected
     }
 
     /// Returns when the dead-letter topics have them all.

@@ -1,13 +1,17 @@
 //! The indexer against real Kafka, Elasticsearch and Redis.
 
 mod crashes;
+mod dlq;
 mod documents;
 mod events;
 mod freshness;
 mod outages;
 mod poison;
 mod rebalances;
+mod rebuild;
 mod running;
+mod shop;
 mod throughput;
 mod traces;
+mod verify;
 mod world;
