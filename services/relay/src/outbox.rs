@@ -43,6 +43,8 @@ const SURVEY_PATIENCE: Duration = Duration::from_mins(5);
 const SESSION: &str = "set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan;
     set work_mem = '32MB'; set default_transaction_read_only = on";
 
+// Whatever is made of a snapshot is made in a subquery: once a statement, not once a row.
+
 /// What there is between the snapshot `$1` and `$2`, or now, behind the id `$3`. A slice's first transaction is the first new one:
 /// those that were open at `$1` are few, and looked for one by one.
 const SURVEY: &str = "
@@ -55,12 +57,12 @@ const SURVEY: &str = "
       from (
         select count(*) as rows,
                max(outbox_id) as last_id,
-               coalesce(min(xid) filter (where xid >= pg_snapshot_xmax($1::pg_snapshot)), '0')::text as first_xid,
+               coalesce(min(xid) filter (where xid >= (select pg_snapshot_xmax($1::pg_snapshot))), '0')::text as first_xid,
                max(xid)::text as last_xid
           from outbox_log
-         where (xid >= pg_snapshot_xmax($1::pg_snapshot)
+         where (xid >= (select pg_snapshot_xmax($1::pg_snapshot))
                 or xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))
-           and ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, $2::pg_snapshot))
+           and ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, (select $2::pg_snapshot)))
            and outbox_id > $3
          group by outbox_id / $4
       ) slices";
@@ -71,11 +73,11 @@ const READ: &str = "
     select outbox_id, xid, event_id, aggregate_type, aggregate_id, event_type, payload::text,
            headers ->> 'traceparent', correlation_id, created_at
       from outbox_log
-     where (xid between greatest($5::xid8, pg_snapshot_xmax($1::pg_snapshot)) and $6::xid8
+     where (xid between (select greatest($5::xid8, pg_snapshot_xmax($1::pg_snapshot))) and (select $6::xid8)
             or xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))
        and outbox_id > $3
        and outbox_id <= $4
-       and pg_visible_in_snapshot(xid, $2::pg_snapshot)
+       and pg_visible_in_snapshot(xid, (select $2::pg_snapshot))
      order by outbox_id";
 
 /// What to read: from `previous` to now, or the rest of a window whose end is known.
