@@ -11,6 +11,8 @@ use commerce_core::{
     trace::TraceConfig,
 };
 
+use crate::outbox::Limits;
+
 const OUTBOX_RETENTION: Duration = Duration::from_hours(168);
 const MIN_OUTBOX_RETENTION: Duration = Duration::from_hours(1);
 
@@ -27,6 +29,8 @@ pub struct Config {
     /// How long the days of the outbox are kept after they have ended, as long as all their events are published.
     pub outbox_retention: Duration,
     pub traces: TraceConfig,
+    /// How much is read at a time; not from the environment.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -49,6 +53,7 @@ impl Config {
                 poll_interval: poll_interval?,
                 outbox_retention: outbox_retention?,
                 traces: traces?,
+                limits: Limits::default(),
             };
             Some((config, logs?))
         })

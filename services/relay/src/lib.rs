@@ -29,6 +29,7 @@ pub use crate::{
     config::Config,
     error::Error,
     lanes::lane,
+    outbox::Limits,
     relay::Relay,
     report::{Backlog, State, Status},
     tracker::{Checkpoint, Snapshot},

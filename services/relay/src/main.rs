@@ -34,7 +34,8 @@ enum Command {
     },
 }
 
-#[tokio::main]
+// What there is to do in parallel, Kafka's client does in threads of its own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve => serve().await,

@@ -6,10 +6,12 @@
 //! that had to stop for a while, go on in the middle. `xid` is the top-level transaction's, also for rows written under
 //! a savepoint, and snapshots list top-level transactions.
 //!
-//! A window may be as large as the outbox. It is read in the order of its ids, in slices of [`SLICE`] ids, each by a
-//! statement of its own: sorting the whole of it would spill to disk before the first row came, and an open statement
-//! keeps PostgreSQL from vacuuming. The survey, which looks at ids only, finds which slices there are, and between
-//! which transactions their rows, so that each is found by the index on `(xid, outbox_id)`.
+//! A window may be as large as the outbox. It can't be cut where some transaction id is: a transaction with a smaller id may
+//! have written its event of an order after one with a larger id had. So it is read in the order of its ids, in slices,
+//! each by a statement of its own: sorting the whole of it would spill to disk before the first row came, and an open
+//! statement keeps PostgreSQL from vacuuming. The survey, which looks at ids only, finds which slices there are, and
+//! between which transactions their rows, so that each is found by the index on `(xid, outbox_id)`. A window of a few
+//! rows is read by a single statement.
 
 use std::time::Duration;
 
@@ -30,8 +32,6 @@ use crate::{
     tracker::{Entry, Snapshot},
 };
 
-/// Ids of a slice; so many rows are read by one statement at most.
-const SLICE: i64 = 8_192;
 /// Rows are handed over in chunks of up to this many.
 const CHUNK: usize = 256;
 /// A server that does not answer for so long counts as away. The lease's heartbeat notices that sooner, but over another
@@ -39,9 +39,44 @@ const CHUNK: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 const SURVEY_PATIENCE: Duration = Duration::from_mins(5);
 
-// Plans that stay the same however old the statistics are: by the index on xid, planned once, without compiling.
+/// How much is read at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A window of up to so many rows is read by a single statement.
+    pub recent: i64,
+    /// Ids of a slice; so many rows are read by one statement at most.
+    pub slice: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            recent: 256,
+            slice: 8_192,
+        }
+    }
+}
+
+// Plans that stay the same however old the statistics are, planned once, without compiling.
 const SESSION: &str = "set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan;
     set work_mem = '32MB'; set default_transaction_read_only = on";
+
+// In the statements below, new transactions and those that were open at the snapshot `$1` are looked for separately: with
+// an `or`, a plan made while the outbox was empty may read the whole index for ever. Whatever is made of a snapshot is
+// made in a subquery: once a statement, not once a row.
+
+/// What became visible since the snapshot `$1`, up to `$2` rows in no order, with the snapshot of now.
+const RECENT: &str = "
+    select outbox_id, xid, event_id, aggregate_type, aggregate_id, event_type, payload::text,
+           headers ->> 'traceparent', correlation_id, created_at,
+           (select pg_current_snapshot()::text), (select (extract(epoch from clock_timestamp()) * 1000000)::bigint)
+      from (values (1)) always
+      left join lateral (
+        select * from outbox_log where xid >= (select pg_snapshot_xmax($1::pg_snapshot))
+        union all
+        select * from outbox_log where xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
+        limit $2
+      ) rows on true";
 
 /// What there is between the snapshot `$1` and `$2`, or now, behind the id `$3`. A slice's first transaction is the first new one:
 /// those that were open at `$1` are few, and looked for one by one.
@@ -55,12 +90,16 @@ const SURVEY: &str = "
       from (
         select count(*) as rows,
                max(outbox_id) as last_id,
-               coalesce(min(xid) filter (where xid >= pg_snapshot_xmax($1::pg_snapshot)), '0')::text as first_xid,
+               coalesce(min(xid) filter (where new), '0')::text as first_xid,
                max(xid)::text as last_xid
-          from outbox_log
-         where (xid >= pg_snapshot_xmax($1::pg_snapshot)
-                or xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))
-           and ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, $2::pg_snapshot))
+          from (
+            select outbox_id, xid, true as new from outbox_log
+             where xid >= (select pg_snapshot_xmax($1::pg_snapshot))
+            union all
+            select outbox_id, xid, false from outbox_log
+             where xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
+          ) rows
+         where ($2::pg_snapshot is null or pg_visible_in_snapshot(xid, (select $2::pg_snapshot)))
            and outbox_id > $3
          group by outbox_id / $4
       ) slices";
@@ -70,12 +109,16 @@ const SURVEY: &str = "
 const READ: &str = "
     select outbox_id, xid, event_id, aggregate_type, aggregate_id, event_type, payload::text,
            headers ->> 'traceparent', correlation_id, created_at
-      from outbox_log
-     where (xid between greatest($5::xid8, pg_snapshot_xmax($1::pg_snapshot)) and $6::xid8
-            or xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))
-       and outbox_id > $3
+      from (
+        select * from outbox_log
+         where xid between (select greatest($5::xid8, pg_snapshot_xmax($1::pg_snapshot))) and (select $6::xid8)
+        union all
+        select * from outbox_log
+         where xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))
+      ) rows
+     where outbox_id > $3
        and outbox_id <= $4
-       and pg_visible_in_snapshot(xid, $2::pg_snapshot)
+       and pg_visible_in_snapshot(xid, (select $2::pg_snapshot))
      order by outbox_id";
 
 /// What to read: from `previous` to now, or the rest of a window whose end is known.
@@ -121,12 +164,12 @@ pub struct Reader {
 impl Reader {
     /// Reads from the server that has been up since `server`, and no other.
     #[must_use]
-    pub fn start(postgres: &PostgresConfig, server: DateTime<Utc>) -> Self {
+    pub fn start(postgres: &PostgresConfig, limits: Limits, server: DateTime<Utc>) -> Self {
         let (requests, inbox) = mpsc::channel(1);
         let (outbox, pieces) = mpsc::channel(2);
         let options = postgres.options.clone().application_name("relay-reader");
         let task = tokio::spawn(async move {
-            if let Err(error) = read(&options, server, inbox, &outbox).await {
+            if let Err(error) = read(&options, limits, server, inbox, &outbox).await {
                 // Nobody listens any more when this fails.
                 let _ = outbox.send(Err(error)).await;
             }
@@ -164,6 +207,7 @@ struct Slice {
 
 async fn read(
     options: &PgConnectOptions,
+    limits: Limits,
     server: DateTime<Utc>,
     mut requests: mpsc::Receiver<Request>,
     pieces: &mpsc::Sender<Result<Piece, sqlx::Error>>,
@@ -181,19 +225,25 @@ async fn read(
         ));
     }
     while let Some(request) = requests.recv().await {
-        let (window, slices) = survey(&mut connection, &request).await?;
-        let current = window.current.clone();
-        let first = if slices.is_empty() && request.window.is_none() {
-            Piece::Nothing(window.current)
-        } else {
-            Piece::Opened(window)
-        };
-        let nothing = matches!(first, Piece::Nothing(_));
-        if pieces.send(Ok(first)).await.is_err() {
-            return Ok(());
-        }
-        if nothing {
+        if request.window.is_none()
+            && let Some((window, rows)) = recent(&mut connection, limits, &request.previous).await?
+        {
+            let answer = if rows.is_empty() {
+                vec![Piece::Nothing(window.current)]
+            } else {
+                vec![Piece::Opened(window), Piece::Rows(rows), Piece::End]
+            };
+            for piece in answer {
+                if pieces.send(Ok(piece)).await.is_err() {
+                    return Ok(());
+                }
+            }
             continue;
+        }
+        let (window, slices) = survey(&mut connection, limits, &request).await?;
+        let current = window.current.clone();
+        if pieces.send(Ok(Piece::Opened(window))).await.is_err() {
+            return Ok(());
         }
         let mut after = request.window.map_or(0, |(_, position)| position);
         for slice in slices {
@@ -222,8 +272,38 @@ async fn read(
     Ok(())
 }
 
+/// The window from `previous` to now and its rows in the order of their ids, unless there are many.
+async fn recent(
+    connection: &mut PgConnection,
+    limits: Limits,
+    previous: &Snapshot,
+) -> Result<Option<(Window, Vec<PgRow>)>, sqlx::Error> {
+    let recent = sqlx::query(RECENT).bind(&*previous.0).bind(limits.recent + 1);
+    let mut rows = patient(PATIENCE, recent.fetch_all(connection)).await?;
+    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let (current, now) = (Snapshot(first.try_get::<&str, _>(10)?.into()), first.try_get(11)?);
+    if first.try_get::<Option<i64>, _>(0)?.is_none() {
+        rows.clear();
+    }
+    let found = rows.len() as u64;
+    if found > limits.recent.unsigned_abs() {
+        return Ok(None);
+    }
+    let id = |row: &PgRow| row.try_get::<i64, _>(0).unwrap_or_default();
+    rows.sort_unstable_by_key(id);
+    let window = Window {
+        current,
+        now,
+        rows: found,
+        last_id: rows.last().map(id).unwrap_or_default(),
+    };
+    Ok(Some((window, rows)))
+}
+
+/// What there is to read between two snapshots, the second of which may be that of now.
 async fn survey(
     connection: &mut PgConnection,
+    limits: Limits,
     request: &Request,
 ) -> Result<(Window, Vec<Slice>), sqlx::Error> {
     let (current, after) = match &request.window {
@@ -234,7 +314,7 @@ async fn survey(
         .bind(&*request.previous.0)
         .bind(current)
         .bind(after)
-        .bind(SLICE);
+        .bind(limits.slice);
     let row = patient(SURVEY_PATIENCE, survey.fetch_one(connection)).await?;
     let ends: Vec<i64> = row.try_get::<Option<_>, _>(3)?.unwrap_or_default();
     let first_xids: Vec<String> = row.try_get::<Option<_>, _>(4)?.unwrap_or_default();

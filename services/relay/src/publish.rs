@@ -75,7 +75,8 @@ impl Producer {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("compression.type", "lz4")
-            .set("linger.ms", "2")
+            // While requests are under way, batches gather by themselves.
+            .set("linger.ms", "0")
             .set("batch.num.messages", "10000")
             .set("batch.size", "524288")
             .set("message.timeout.ms", "0")

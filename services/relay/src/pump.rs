@@ -225,9 +225,9 @@ impl<'a> Pump<'a> {
     }
 
     fn ask(&mut self) {
-        let reader = self
-            .reader
-            .get_or_insert_with(|| Reader::start(&self.config.postgres, self.lease.server()));
+        let reader = self.reader.get_or_insert_with(|| {
+            Reader::start(&self.config.postgres, self.config.limits, self.lease.server())
+        });
         reader.ask(Request {
             previous: self.previous.clone(),
             window: self.window.clone(),

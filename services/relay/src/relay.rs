@@ -169,7 +169,7 @@ impl Run {
             return Ok(());
         };
         let mut active = false;
-        let ended = match history::examine(&mut lease, &self.config.kafka, stop).await {
+        let ended = match history::examine(&mut lease, &self.config, stop).await {
             Ok(()) if stop.is_cancelled() => Ok(()),
             Ok(()) => {
                 active = true;

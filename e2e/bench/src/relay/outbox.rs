@@ -124,6 +124,10 @@ impl Outbox {
         let began = Instant::now() + Duration::from_millis(100);
         for _ in 0..CONNECTIONS {
             let mut connection = self.connect().await?;
+            // Planned once: what writes is not measured.
+            connection
+                .execute("set plan_cache_mode = force_generic_plan")
+                .await?;
             let (next, written, first) = (Arc::clone(&next), Arc::clone(&written), orders.start);
             writers.spawn(async move {
                 loop {

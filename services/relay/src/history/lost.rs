@@ -1,5 +1,7 @@
 //! Events that Kafka has and the log has not.
 
+use std::time::Duration;
+
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::{Finding, tail::Message};
@@ -12,8 +14,13 @@ const ORDER_ID_MARGIN: i64 = 1_000_000;
 pub async fn lost(
     connection: &mut PgConnection,
     messages: &[Message],
+    retention: Duration,
 ) -> Result<Option<Finding>, sqlx::Error> {
-    let missing = missing(connection, &messages.iter().collect::<Vec<_>>()).await?;
+    let mut missing = missing_of(connection, &messages.iter().collect::<Vec<_>>(), retention).await?;
+    // A row that is just being moved to a partition of its own may be found in neither place.
+    if !missing.is_empty() {
+        missing = missing_of(connection, &missing, retention).await?;
+    }
     let Some(last) = missing.iter().max_by_key(|message| message.created_at) else {
         return Ok(None);
     };
@@ -27,12 +34,13 @@ pub async fn lost(
     }))
 }
 
-async fn missing<'m>(
+async fn missing_of<'m>(
     connection: &mut PgConnection,
     messages: &[&'m Message],
+    retention: Duration,
 ) -> Result<Vec<&'m Message>, sqlx::Error> {
-    // A row that was adopted has another xid than the message names. One whose day was dropped is missing for good reason;
-    // days to come, as seen from a database that was set back, were not.
+    // A row that was adopted has another xid than the message names. One whose day was dropped, or may have been by now, is
+    // missing for good reason. Days to come, as seen from a database that was set back, were not dropped.
     const MISSING: &str = "
         with adopted as materialized (
             select array_agg(xid) || '3'::xid8 as xids from outbox_history
@@ -47,7 +55,8 @@ async fn missing<'m>(
          cross join adopted
          cross join days
          cross join lateral (
-             select 'outbox_log_' || to_char(message.created_at at time zone 'UTC', 'YYYYMMDD') as name
+             select 'outbox_log_' || to_char(message.created_at at time zone 'UTC', 'YYYYMMDD') as name,
+                    ((message.created_at at time zone 'UTC')::date + 1)::timestamp at time zone 'UTC' as ended
          ) day
           left join lateral (
              select true as found
@@ -58,6 +67,7 @@ async fn missing<'m>(
          ) known on true
          where known.found is null
            and (day.name = any (days.kept) or day.name > days.last)
+           and day.ended > now() - make_interval(secs => $5)
            and not exists (select from outbox_lost lost
                             where lost.event_id = message.event_id and lost.accepted_at is not null)";
     // By the index, however old the statistics are.
@@ -68,6 +78,7 @@ async fn missing<'m>(
         .bind(column(messages, |message| message.outbox_id))
         .bind(column(messages, |message| message.created_at))
         .bind(column(messages, |message| message.event_id))
+        .bind(retention.as_secs_f64())
         .fetch_all(&mut *transaction)
         .await?;
     transaction.commit().await?;

@@ -24,7 +24,6 @@ mod ids;
 mod lost;
 mod tail;
 
-use commerce_core::kafka::KafkaConfig;
 use sqlx::PgConnection;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::adopt::{AdoptError, Adopted, Inspection, adopt, inspect};
 use self::{ids::foreign, lost::lost, tail::Message};
 use crate::{
+    Config,
     error::{Error, doing},
     lease::{HEARTBEAT, Lease, bounded},
 };
@@ -90,7 +90,7 @@ impl std::fmt::Display for Finding {
 
 /// Fails with [`Error::History`] where something was found, and otherwise with [`Error::Kafka`] where Kafka could not be asked. The lease
 /// is renewed meanwhile. Returns early on `stop`.
-pub async fn examine(lease: &mut Lease, kafka: &KafkaConfig, stop: &CancellationToken) -> Result<(), Error> {
+pub async fn examine(lease: &mut Lease, config: &Config, stop: &CancellationToken) -> Result<(), Error> {
     let foreign = bounded(foreign(lease.connection()))
         .await
         .map_err(doing("looking for foreign transaction ids"))?;
@@ -98,7 +98,7 @@ pub async fn examine(lease: &mut Lease, kafka: &KafkaConfig, stop: &Cancellation
     if let Some(Finding::Subscribed { .. }) = foreign {
         return refuse(foreign);
     }
-    let mut reading = tail::read(kafka.clone());
+    let mut reading = tail::read(config.kafka.clone());
     let read = loop {
         tokio::select! {
             read = &mut reading => break read.unwrap_or_else(|_| Err(Error::Kafka("reading ended early".to_owned()))),
@@ -108,7 +108,7 @@ pub async fn examine(lease: &mut Lease, kafka: &KafkaConfig, stop: &Cancellation
     };
     let doing = || doing("looking for what Kafka has in the outbox");
     let lost = match read {
-        Ok(messages) => bounded(lost(lease.connection(), &messages))
+        Ok(messages) => bounded(lost(lease.connection(), &messages, config.outbox_retention))
             .await
             .map_err(doing())?,
         Err(error) if foreign.is_none() => return Err(error),

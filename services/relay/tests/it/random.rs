@@ -1,6 +1,7 @@
 //! Random transactions beside relays that crash, hand over and lose their lease at random.
 
 use anyhow::Result;
+use commerce_relay::Limits;
 use proptest::prelude::*;
 use sqlx::{Executor as _, PgConnection};
 
@@ -27,6 +28,11 @@ enum Step {
     HandOver,
     /// The lease ends under its holder, as if that had been paused: two relays are active for a while.
     Steal,
+}
+
+/// From one event a statement to all of them.
+fn limits() -> impl Strategy<Value = Limits> {
+    (0_i64..4, 1_i64..8).prop_map(|(recent, slice)| Limits { recent, slice })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -104,14 +110,14 @@ async fn write(step: &Step, writers: &mut [(Writer, PgConnection)]) -> Result<()
     Ok(())
 }
 
-async fn play(steps: &[Step]) -> Result<()> {
+async fn play(steps: &[Step], limits: Limits) -> Result<()> {
     let world = World::new().await?;
     let mut writers = Vec::new();
     for _ in 0..CONNECTIONS {
         writers.push((Writer::default(), world.connect().await?));
     }
     let mut config = world.config()?;
-    config.batch_size = 3;
+    (config.batch_size, config.limits) = (3, limits);
     let mut relays = [
         world.relay_with(config.clone()).await?,
         world.relay_with(config.clone()).await?,
@@ -168,9 +174,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_committed_event_is_published_in_order_and_no_other(steps in prop::collection::vec(step(), 20..120)) {
+    fn every_committed_event_is_published_in_order_and_no_other(steps in prop::collection::vec(step(), 20..120), limits in limits()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        if let Err(error) = runtime.block_on(play(&steps)) {
+        if let Err(error) = runtime.block_on(play(&steps, limits)) {
             return Err(TestCaseError::fail(format!("{error:#}")));
         }
     }
