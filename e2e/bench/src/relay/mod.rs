@@ -148,6 +148,16 @@ impl Bench {
         }
         let mut party = self.party("relay").await?;
         let mut relay = if self.wanted(RELAY) {
+            // The broker has not seen a producer of its kind yet.
+            let mut unmeasured = self.party("relay-unmeasured").await?;
+            let orders = self.fill(&mut unmeasured).await?;
+            let from = unmeasured.topic.ends().await?;
+            let mut relay = start_relay(&unmeasured)?;
+            unmeasured
+                .topic
+                .grown(&from, orders.end - orders.start, &mut relay)
+                .await?;
+            relay.stop().await?;
             self.relay_backlog(RELAY, &mut party).await?
         } else {
             let relay = start_relay(&party)?;
