@@ -57,9 +57,10 @@ impl Default for Limits {
     }
 }
 
-// Plans that stay the same however old the statistics are, planned once, without compiling.
+// Plans that stay the same however old the statistics are, planned once, without compiling and without workers, which take
+// longer to start than there is to do.
 const SESSION: &str = "set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan;
-    set work_mem = '32MB'; set default_transaction_read_only = on";
+    set max_parallel_workers_per_gather = 0; set work_mem = '32MB'; set default_transaction_read_only = on";
 
 // In the statements below, new transactions and those that were open at the snapshot `$1` are looked for separately: with
 // an `or`, a plan made while the outbox was empty may read the whole index for ever. Whatever is made of a snapshot is

@@ -4,6 +4,8 @@
 //! and a thread of their own, and are bounded by how much may be under way. The next window is read while events of the
 //! last one are still under way.
 
+mod parking;
+
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -14,6 +16,7 @@ use sqlx::postgres::PgRow;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::parking::{MAX_PARKED, RETRY};
 use crate::{
     Config,
     error::Error,
@@ -40,14 +43,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 const MAX_BYTES: usize = 32 << 20;
 /// Acknowledged events may be this many times the batch size ahead of one that is not.
 const MAX_AHEAD: usize = 20;
-/// More parked aggregates than this are no longer the fault of single events.
-const MAX_PARKED: usize = 10_000;
-/// So many parked events are tried again at a time.
-const RETRIES: usize = 500;
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Tickets with this bit are attempts at parked events, and the rest of the ticket is the outbox id.
-const RETRY: usize = 1 << (usize::BITS - 1);
-
 /// How the relay fares, for whoever reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow<'a> {
@@ -352,89 +347,6 @@ impl<'a> Pump<'a> {
             Some((next, row)) => self.send(next, &row),
             None => Ok(()),
         }
-    }
-
-    fn refused(&mut self, sequence: usize, refusal: String) -> Result<(), Error> {
-        let aggregates = self.lanes.parked().len();
-        if aggregates >= MAX_PARKED {
-            return Err(Error::TooManyParked { aggregates, refusal });
-        }
-        let Some(entry) = self.tracker.entry(sequence) else {
-            return Ok(());
-        };
-        tracing::warn!(
-            outbox_id = entry.outbox_id,
-            refusal,
-            "parked an event that Kafka refuses"
-        );
-        self.park(sequence, Some(refusal));
-        for (behind, _) in self.lanes.refused(entry.lane) {
-            self.park(behind, None);
-        }
-        Ok(())
-    }
-
-    fn park(&mut self, sequence: usize, error: Option<String>) {
-        if let Some(entry) = self.tracker.settle(sequence) {
-            self.parking.push(Parking {
-                outbox_id: entry.outbox_id,
-                xid: entry.xid,
-                error,
-            });
-        }
-    }
-
-    /// Tries the first parked event of each aggregate again where its time has come. Lanes without parked events, be it
-    /// that all were published or that somebody discarded them, are open again, but not while an attempt is under way:
-    /// a later event must not overtake it.
-    async fn retry_parked(&mut self) -> Result<(), Error> {
-        if self.unsaved() {
-            self.save().await?;
-        }
-        self.next_retry = Instant::now() + RETRY_INTERVAL;
-        let heads = parked::heads(self.lease.connection()).await?;
-        // In this order: what is no head because it was discarded is known as such before its lane opens.
-        let published = self.tracker.checkpoint().snapshot;
-        self.discarded = parked::discarded(self.lease.connection(), &published).await?;
-        let under_way: HashSet<_> = self.retrying.values().copied().collect();
-        let due: Vec<_> = heads
-            .iter()
-            .filter(|head| head.due && !under_way.contains(&head.lane))
-            .take(RETRIES.saturating_sub(self.retrying.len()))
-            .map(|head| head.outbox_id)
-            .collect();
-        self.lanes
-            .set_parked(heads.iter().map(|head| head.lane).chain(under_way).collect());
-        if due.is_empty() {
-            return Ok(());
-        }
-        for row in parked::rows(self.lease.connection(), &due).await? {
-            let entry = outbox::entry(&row)?;
-            let ticket = RETRY | usize::try_from(entry.outbox_id).unwrap_or_default();
-            self.retrying.insert(entry.outbox_id, entry.lane);
-            if let Err(refusal) = self.producer.send(ticket, &Event::of(&row)?) {
-                self.settle(Delivery {
-                    ticket,
-                    result: Err(refusal),
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn settle_retry(&mut self, ticket: usize, error: Option<String>) {
-        let outbox_id = i64::try_from(ticket & !RETRY).unwrap_or_default();
-        if self.retrying.remove(&outbox_id).is_none() {
-            return;
-        }
-        if error.is_none() {
-            self.report.metrics.retried.inc();
-            if self.retrying.is_empty() {
-                // The next one of its aggregate need not wait.
-                self.next_retry = Instant::now();
-            }
-        }
-        self.attempts.push(Attempt { outbox_id, error });
     }
 
     fn unsaved(&self) -> bool {

@@ -16,6 +16,8 @@ use super::{
 };
 use crate::{cpu, postgres, program::Program};
 
+/// Just-in-time compilers have seen what runs most by then.
+const WARM_UP: Duration = Duration::from_secs(15);
 const IDLE_TIME: Duration = Duration::from_secs(20);
 
 /// CPU time of a program and of the stores beside it since a moment.
@@ -66,6 +68,12 @@ impl Bench {
         if !self.wanted(name) {
             return Ok(());
         }
+        let from = party.topic.ends().await?;
+        let warm_up = party.outbox.pace(pace, WARM_UP, wake).await?;
+        party
+            .topic
+            .grown(&from, warm_up.end - warm_up.start, program)
+            .await?;
         let from = party.topic.ends().await?;
         let meter = self.meter(program)?;
         let began = Instant::now();

@@ -34,7 +34,8 @@ const WRITE: &str = include_str!("place.sql");
 /// cheapest while a table was empty, and reads all of it for each batch when it is not. Looking rows up by an index is right at
 /// any size.
 pub const PLAN_BY_INDEX: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
-                                 set enable_hashjoin = off; set enable_mergejoin = off";
+                                 set enable_hashjoin = off; set enable_mergejoin = off; \
+                                 set max_parallel_workers_per_gather = 0";
 
 /// A user and a key.
 type Key<'a> = (&'a str, &'a str);
