@@ -165,7 +165,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         fingerprints: Fingerprints {
             api: of(&[p, e, r, callers]),
             relay: of(&[p, k]),
-            indexer: of(&[k, e, r]),
+            indexer: of(&[p, k, e, r]),
             migrate: of(&[p]),
         },
         inputs: format!("{generation}-{}", of(&[p, k, e, r, callers])),

@@ -11,6 +11,7 @@ pub mod index;
 pub mod kafka;
 pub mod order;
 pub mod postgres;
+pub mod print;
 pub mod redis;
 pub mod search_cache;
 pub mod shutdown;

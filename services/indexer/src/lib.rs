@@ -34,11 +34,11 @@ mod lag;
 mod metrics;
 mod offsets;
 mod pipeline;
-mod print;
 mod problem;
 mod reconcile;
 mod refresh;
 mod server;
+mod sizing;
 mod startup;
 mod writer;
 

@@ -27,6 +27,7 @@ use crate::{
     batch::{Batch, BatchId},
     group::{Change, Group},
     offsets::{Offsets, Partition},
+    sizing::Sizing,
     writer::{Writer, Written},
 };
 
@@ -53,7 +54,9 @@ pub enum PipelineError {
 }
 
 pub(crate) struct Pipeline {
+    /// As of now: the number of documents follows `sizing`.
     limits: BulkLimits,
+    sizing: Arc<Sizing>,
     group: Group,
     offsets: Offsets,
     batch: Batch,
@@ -72,7 +75,7 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn new(
-        limits: BulkLimits,
+        (limits, sizing): (BulkLimits, Arc<Sizing>),
         group: Group,
         writer: Writer,
         written: mpsc::Sender<Written>,
@@ -80,6 +83,7 @@ impl Pipeline {
     ) -> Self {
         Self {
             limits,
+            sizing,
             group,
             offsets: Offsets::default(),
             batch: Batch::new(0),
@@ -107,6 +111,7 @@ impl Pipeline {
         let mut commits = interval(COMMIT_INTERVAL);
         commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.is_drained() {
+            self.limits.max_documents = self.sizing.documents();
             self.dispatch_when_due();
             self.finish_revoking_when_due().await?;
             self.pause_or_resume()?;

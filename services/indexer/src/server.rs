@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{Pipeline, PipelineError},
     refresh::Refresher,
+    sizing::Sizing,
     startup,
     writer::Writer,
 };
@@ -146,11 +147,13 @@ impl Indexer {
             gates.elasticsearch.clone(),
         )?;
         let letters = dead_letters.clone();
+        let sizing = Arc::new(Sizing::new(config.bulk.max_documents));
         let writer = Writer {
             bulk: BulkClient::new(&config.elasticsearch)?,
             dead_letters,
             metrics: metrics.clone(),
             elasticsearch: gates.elasticsearch,
+            sizing: Arc::clone(&sizing),
         };
         let (written, to_refresh) = mpsc::channel(UNREFRESHED_BATCHES);
         let (searchable, settled) = mpsc::unbounded_channel();
@@ -159,7 +162,7 @@ impl Indexer {
         let group = Group::join(&config.kafka, &config.group_id)?;
         tasks.spawn(lag.watch(group.consumer.clone(), metrics, gates.kafka, stop.clone()));
         let brokers = Arc::clone(&group.brokers);
-        let pipeline = Pipeline::new(config.bulk, group, writer, written, tracer.clone());
+        let pipeline = Pipeline::new((config.bulk, sizing), group, writer, written, tracer.clone());
         tokio::select! {
             ended = pipeline.run(settled, stop) => ended?,
             () = brokers.lost() => return Err(Error::BrokersLost),

@@ -1,7 +1,7 @@
 //! A batch's way into the index: sent again and again until each document has its place there or in the dead-letter
 //! topic.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use commerce_core::{admin::Gate, trace::Span};
@@ -13,6 +13,7 @@ use crate::{
     dead_letters::{DeadLetters, Reason},
     delivery::{Answer, Delivery, Settled},
     metrics::Metrics,
+    sizing::Sizing,
 };
 
 /// So often may Elasticsearch refuse documents for the time being before it is a matter for the readiness check: under
@@ -25,6 +26,7 @@ pub(crate) struct Writer {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) metrics: Metrics,
     pub(crate) elasticsearch: Gate,
+    pub(crate) sizing: Arc<Sizing>,
 }
 
 /// A batch that Elasticsearch has, but does not show in searches yet.
@@ -80,21 +82,25 @@ impl Writer {
             match answer {
                 Answer::Each { settled, again, took } => {
                     let retried = again.as_ref().map_or(0, |(documents, _)| *documents);
-                    self.metrics.bulk_answered(settled.len() + retried, took);
+                    let documents = settled.len() + retried;
+                    self.metrics.bulk_answered(documents, took);
                     self.metrics.retried(retried);
                     let rejected = self.sort(settled, &mut written);
                     self.bury(rejected).await;
                     if let Some((_, problem)) = again {
+                        self.sizing.refused();
                         attempts += 1;
                         if attempts >= NOTEWORTHY {
                             self.elasticsearch.fail(format!("indexing documents: {problem}"));
                         }
                     } else {
+                        self.sizing.answered(documents, took);
                         self.elasticsearch.pass();
                         attempts = 0;
                     }
                 }
                 Answer::Failed { documents, problem } => {
+                    self.sizing.refused();
                     self.elasticsearch.fail(problem);
                     self.metrics.retried(documents);
                 }

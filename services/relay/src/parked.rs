@@ -7,13 +7,13 @@
 
 mod command;
 mod events;
-mod print;
+mod text;
 
 use std::collections::HashSet;
 
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
-pub use self::{command::Command, print::Output};
+pub use self::command::Command;
 use crate::{
     error::{Error, doing},
     lanes::lane,

@@ -203,9 +203,10 @@ pub fn relay(pipeline: &Pipeline) -> Environment<'_> {
         .tracing(pipeline, Component::Relay)
 }
 
-/// The indexer's variables and files.
+/// The indexer's variables and files. PostgreSQL is for its tools, `verify` and `rebuild`, which are run in its pods.
 pub fn indexer(pipeline: &Pipeline) -> Environment<'_> {
     Environment::default()
+        .postgres(&pipeline.postgres)
         .kafka(&pipeline.kafka)
         // Pipelines that share a Kafka cluster must not share a group: each would get only some of its partitions.
         .set(

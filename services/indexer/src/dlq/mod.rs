@@ -15,7 +15,13 @@ use std::{fmt::Write as _, io::Write as _, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
-use commerce_core::{config::Env, event::EventType, kafka::KafkaConfig, topics};
+use commerce_core::{
+    config::Env,
+    event::EventType,
+    kafka::KafkaConfig,
+    print::{self, Output, safe, table},
+    topics,
+};
 use rdkafka::message::OwnedMessage;
 use serde::Serialize;
 use serde_json::Value;
@@ -27,7 +33,6 @@ use self::{
 use crate::{
     config,
     offsets::Partition,
-    print::{self, Output, safe, table},
 };
 
 /// Show dead letters, or publish their events again.
@@ -120,7 +125,7 @@ impl Letters {
             newest.drain(..newest.len().saturating_sub(most));
         }
         print(&match output {
-            Output::Json => print::json(&newest).context("writing JSON")? + "\n",
+            Output::Json => print::json(&newest).context("writing JSON")?,
             Output::Text => listed(newest, total),
         })
     }
@@ -144,7 +149,7 @@ impl Letters {
                     headers,
                     payload,
                 };
-                print::json(&shown).context("writing JSON")? + "\n"
+                print::json(&shown).context("writing JSON")?
             }
             Output::Text => shown(letter, headers, &payload),
         })

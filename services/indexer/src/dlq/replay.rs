@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use commerce_core::{kafka::Quiet, topics};
+use commerce_core::{
+    kafka::Quiet,
+    print::{counted, safe},
+    topics,
+};
 use futures::future::join_all;
 use rdkafka::{
     Message as _,
@@ -20,7 +24,6 @@ use super::{
 use crate::{
     dead_letters::reliably,
     offsets::Partition,
-    print::{counted, safe},
 };
 
 /// Letters that are read, and then published, together.

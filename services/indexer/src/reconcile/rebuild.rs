@@ -8,7 +8,11 @@ use std::{io::Write as _, ops::Range, pin::pin};
 use anyhow::{Context as _, bail};
 use chrono::Utc;
 use clap::Args;
-use commerce_core::{config::Env, index};
+use commerce_core::{
+    config::Env,
+    index,
+    print::{counted, safe},
+};
 use futures::StreamExt as _;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +23,6 @@ use crate::{
     cli,
     delivery::{Lines, Settled},
     document::VersionType,
-    print::{counted, safe},
 };
 
 const READING: &str = "reading orders from PostgreSQL";

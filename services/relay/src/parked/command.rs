@@ -4,14 +4,18 @@ use std::{io::Write as _, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
-use commerce_core::{config::Env, postgres::PostgresConfig};
+use commerce_core::{
+    config::Env,
+    postgres::PostgresConfig,
+    print::{self, Output, counted, safe},
+};
 use serde::Serialize;
 use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
 use super::{
     events::{self, Content, ParkedEvent, Which},
-    print::{self, Output, counted, safe},
+    text,
 };
 
 /// Longer than what a session of ours waits for by itself.
@@ -124,7 +128,7 @@ async fn list(
     let which = if all { Which::Unsent } else { Which::Heads };
     let events = read(connection, which, Some(limit)).await?;
     let text = match output {
-        Output::Table => print::list(&events),
+        Output::Text => text::list(&events),
         Output::Json => print::json(&events).context("writing JSON")?,
     };
     Ok(Answer {
@@ -150,7 +154,7 @@ async fn show(connection: &mut PgConnection, outbox_id: i64, output: Output) -> 
         .await
         .with_context(|| format!("reading event {outbox_id}"))?;
     let text = match output {
-        Output::Table => print::show(event, content.as_ref()),
+        Output::Text => text::show(event, content.as_ref()),
         Output::Json => print::json(&Shown {
             event,
             content: content.as_ref(),

@@ -12,7 +12,7 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use commerce_core::config::Env;
+use commerce_core::{config::Env, print::Output};
 use futures::{Stream, StreamExt as _};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use super::{
     orders::{self, Block, Summary},
     progress::Progress,
 };
-use crate::{bulk::BulkClient, cli, print::Output};
+use crate::{bulk::BulkClient, cli};
 
 const NAME: &str = "indexer-verify";
 const READING: &str = "reading orders from PostgreSQL";

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write as _, io::Write as _};
 
 use anyhow::Context as _;
+use commerce_core::print::{Output, counted, json_line, safe};
 use serde::Serialize;
 
 use super::super::{Ended, orders::Block, progress::Progress};
-use crate::print::{Output, counted, json_line, safe};
 
 /// What is wrong with a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -1,4 +1,4 @@
-//! What people and programs get to see of what others wrote: no character of it reaches a terminal that is not printable.
+//! What the command-line tools print of what others wrote: no character of it reaches a terminal that is not printable.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+pub enum Output {
     /// For people.
     #[default]
     #[value(alias = "table")]
@@ -20,13 +20,13 @@ pub(crate) enum Output {
 /// No cell of a table is longer.
 const LONGEST: usize = 100;
 
-/// Any value as JSON, on several lines.
-pub(crate) fn json(value: &impl Serialize) -> Result<String, serde_json::Error> {
-    Ok(escaped(&serde_json::to_string_pretty(value)?))
+/// Any value as JSON, on several lines, each ended.
+pub fn json(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    Ok(escaped(&serde_json::to_string_pretty(value)?) + "\n")
 }
 
-/// The same on one line.
-pub(crate) fn json_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
+/// The same on one line, which is not ended.
+pub fn json_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
     Ok(escaped(&serde_json::to_string(value)?))
 }
 
@@ -46,18 +46,21 @@ fn escaped(json: &str) -> String {
 }
 
 /// `3 events`, or `1 event`.
-pub(crate) fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
+#[must_use]
+pub fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
     let count = count.try_into().unwrap_or_default();
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// To the second.
-pub(crate) fn time(time: DateTime<Utc>) -> String {
+#[must_use]
+pub fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// The text with everything escaped that is not printable: control characters, and those that change how others are shown.
-pub(crate) fn safe(text: &str) -> String {
+#[must_use]
+pub fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         if is_safe(character) {
@@ -74,7 +77,8 @@ fn is_safe(character: char) -> bool {
 }
 
 /// Columns as wide as their widest cell.
-pub(crate) fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
+#[must_use]
+pub fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut lines = vec![titles.map(str::to_owned)];
     lines.extend(
         rows.into_iter()
