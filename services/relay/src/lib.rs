@@ -30,6 +30,7 @@ pub use crate::{
     error::Error,
     lanes::lane,
     outbox::Limits,
+    publish::settings as producer_settings,
     relay::Relay,
     report::{Backlog, State, Status},
     tracker::{Checkpoint, Snapshot},

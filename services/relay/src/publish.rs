@@ -17,7 +17,7 @@ use commerce_core::{
     trace::{Role, Span, Tracer},
 };
 use rdkafka::{
-    ClientContext, Message as _, Statistics,
+    ClientConfig, ClientContext, Message as _, Statistics,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
@@ -67,19 +67,24 @@ struct Outcomes {
     brokers: Brokers,
 }
 
+/// How events are sent: each once and in order, in batches that gather by themselves while others are under way, until
+/// all replicas have them.
+pub fn settings(client: &mut ClientConfig) -> &mut ClientConfig {
+    client
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "0")
+        .set("batch.num.messages", "10000")
+        .set("batch.size", "524288")
+        .set("message.timeout.ms", "0")
+}
+
 impl Producer {
     /// Connects in the background.
     pub fn new(kafka: &KafkaConfig, batch_size: usize, tracer: Tracer) -> Result<Self, Error> {
         let mut client = kafka.watched_client("commerce-relay");
-        client
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("compression.type", "lz4")
-            // While requests are under way, batches gather by themselves.
-            .set("linger.ms", "0")
-            .set("batch.num.messages", "10000")
-            .set("batch.size", "524288")
-            .set("message.timeout.ms", "0")
+        settings(&mut client)
             // The relay bounds what is under way; these are never reached.
             .set(
                 "queue.buffering.max.messages",

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use commerce_core::{config::Env, event::header, kafka::KafkaConfig, postgres::PostgresConfig};
+use commerce_relay::producer_settings;
 use rdkafka::{
     ClientContext,
     error::{KafkaError, RDKafkaErrorCode},
@@ -144,15 +145,7 @@ impl Message {
 /// With the relay's settings, and a queue that is always full.
 fn producer(kafka: &KafkaConfig) -> Result<ThreadedProducer<Acknowledged>> {
     let mut client = kafka.client("commerce-bench");
-    client
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "2")
-        .set("batch.num.messages", "10000")
-        .set("batch.size", "524288")
-        .set("message.timeout.ms", "0")
-        .set("queue.buffering.max.messages", "100000");
+    producer_settings(&mut client).set("queue.buffering.max.messages", "100000");
     client
         .create_with_context(Acknowledged::default())
         .context("making the producer")
