@@ -55,9 +55,13 @@ impl Sizing {
         if documents * 10 < state.documents * 9 {
             return;
         }
-        let Ok(count) = u32::try_from(documents) else { return };
+        let Ok(count) = u32::try_from(documents) else {
+            return;
+        };
         let time = took.as_secs_f64() / f64::from(count.max(1));
-        let best = state.best.map_or(time, |best| best + FORGOTTEN * (time - best).max(0.0));
+        let best = state
+            .best
+            .map_or(time, |best| best + FORGOTTEN * (time - best).max(0.0));
         state.best = Some(best.min(time));
         state.documents = if time <= best * FLAT {
             (state.documents + STEP).min(self.largest)
@@ -93,7 +97,11 @@ mod tests {
         for _ in 0..500 {
             sizing.answered(sizing.documents(), took(sizing.documents(), 3_000));
         }
-        assert!((2_500..4_000).contains(&sizing.documents()), "{}", sizing.documents());
+        assert!(
+            (2_500..4_000).contains(&sizing.documents()),
+            "{}",
+            sizing.documents()
+        );
 
         let sizing = Sizing::new(2_000);
         for _ in 0..500 {

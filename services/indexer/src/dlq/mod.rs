@@ -30,10 +30,7 @@ use self::{
     letter::Letter,
     mailbox::{Address, Mailbox, Stack},
 };
-use crate::{
-    config,
-    offsets::Partition,
-};
+use crate::{config, offsets::Partition};
 
 /// Show dead letters, or publish their events again.
 #[derive(Debug, Subcommand)]

@@ -21,10 +21,7 @@ use super::{
     mailbox::{Address, Stack},
     print,
 };
-use crate::{
-    dead_letters::reliably,
-    offsets::Partition,
-};
+use crate::{dead_letters::reliably, offsets::Partition};
 
 /// Letters that are read, and then published, together.
 pub(super) const BATCH: usize = 500;
