@@ -177,7 +177,7 @@ fn a_changed_secret_rolls_the_pods_that_use_it_and_no_others() {
     let rolled = changed("pg-app", &[("uri", "postgresql://app:new@pg:5432/app")]);
     assert_eq!(
         (rolled[api], rolled[relay], rolled[indexer]),
-        (true, true, false),
+        (true, true, true),
         "PostgreSQL"
     );
     let rolled = changed("search-es-elastic-user", &[("elastic", "new")]);

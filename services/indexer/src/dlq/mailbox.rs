@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use backon::{BlockingRetryable as _, ConstantBuilder};
 use commerce_core::kafka::{KafkaConfig, Quiet};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
@@ -19,6 +20,8 @@ use super::marks::Marks;
 use crate::offsets::Partition;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
+const ATTEMPTS: usize = 50;
 /// When so many bytes are read, the rest has to wait.
 const ENOUGH: usize = 16 * 1024 * 1024;
 
@@ -67,9 +70,7 @@ impl Mailbox {
         for partition in partitions {
             list.add_partition(&partition.topic, partition.number);
         }
-        let committed = self
-            .consumer
-            .committed_offsets(list, TIMEOUT)
+        let committed = coordinated(|| self.consumer.committed_offsets(list.clone(), TIMEOUT))
             .context("reading from Kafka what was replayed")?;
         let mut stacks = Vec::with_capacity(partitions.len());
         for partition in partitions {
@@ -150,8 +151,21 @@ impl Mailbox {
         let mut entry = list.add_partition(&stack.partition.topic, stack.partition.number);
         entry.set_offset(Offset::Offset(stack.marks.next()))?;
         entry.set_metadata(stack.marks.metadata());
-        self.consumer.commit(&list, CommitMode::Sync)
+        coordinated(|| self.consumer.commit(&list, CommitMode::Sync))
     }
+}
+
+/// Asks again while a group's coordinator moves or has only just become one.
+fn coordinated<T>(ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    let passes = |error: &KafkaError| {
+        matches!(
+            error.rdkafka_error_code(),
+            Some(CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator)
+        )
+    };
+    let every = ConstantBuilder::new().with_delay(PAUSE).with_max_times(ATTEMPTS);
+    ask.retry(every).when(passes).call()
 }
 
 /// librdkafka reconnects by itself.

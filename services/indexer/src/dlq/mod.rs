@@ -11,10 +11,14 @@ mod mailbox;
 mod marks;
 mod replay;
 
-use std::{fmt::Write as _, io::Write as _, sync::Arc};
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use commerce_core::{
     config::Env,
     event::EventType,
@@ -54,15 +58,15 @@ pub(crate) enum Dlq {
         output: Output,
     },
     /// Publish events again, for the indexer to try once more.
+    #[command(group(ArgGroup::new("which").required(true).args(["letters", "all"])))]
     Replay {
         /// Whose, as topic/partition/offset.
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
         letters: Vec<Address>,
         /// Those of all letters that were not replayed yet.
         #[arg(long)]
         all: bool,
         /// Only letters of this topic.
-        #[arg(long, requires = "all")]
+        #[arg(long, conflicts_with = "letters")]
         topic: Option<String>,
         /// Also those that were replayed before.
         #[arg(long, conflicts_with = "all")]
@@ -73,7 +77,8 @@ pub(crate) enum Dlq {
 /// Dead letters in Kafka.
 struct Letters {
     kafka: KafkaConfig,
-    mailbox: Arc<Mailbox>,
+    /// Reads one thing at a time.
+    mailbox: Arc<Mutex<Mailbox>>,
 }
 
 impl Dlq {
@@ -85,7 +90,7 @@ impl Dlq {
         let mailbox = Mailbox::open(&kafka, &group).context("preparing the Kafka client")?;
         let letters = Letters {
             kafka,
-            mailbox: Arc::new(mailbox),
+            mailbox: Arc::new(Mutex::new(mailbox)),
         };
         match self {
             Self::List { topic, limit, output } => letters.list(topic.as_deref(), limit, output).await,
@@ -215,7 +220,7 @@ impl Letters {
         work: impl FnOnce(&Mailbox) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         let mailbox = Arc::clone(&self.mailbox);
-        tokio::task::spawn_blocking(move || work(&mailbox))
+        tokio::task::spawn_blocking(move || work(&mailbox.lock().unwrap_or_else(PoisonError::into_inner)))
             .await
             .context("asking Kafka")?
     }
