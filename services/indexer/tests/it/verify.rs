@@ -160,6 +160,22 @@ async fn what_was_changed_past_the_indexer_is_found_exactly_and_mended() -> Resu
 }
 
 #[tokio::test]
+async fn what_somebody_has_only_just_deleted_is_written_again() -> Result<()> {
+    let shop = shop().await?;
+    shop.filled(3).await?;
+    shop.ask("DELETE", "_doc/2", None).await?;
+    let (printed, found) = shop.verify(&["--repair"]).await?;
+    assert_eq!(
+        (printed.code, found),
+        (Some(0), pairs(&[("2", "missing")])),
+        "{}",
+        printed.err
+    );
+    assert_eq!(shop.world.searchable().await?, 3);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_whole_index_can_be_mended() -> Result<()> {
     let shop = shop().await?;
     shop.place(11_000).await?;

@@ -4,7 +4,8 @@
 //! was changed within the grace may still be on its way, and is looked at again.
 //!
 //! How a document is mended depends on its version as Elasticsearch counts it:
-//! - Lower than the order's, or there is none: it is written with the order's version.
+//! - Lower than the order's, or there is none: it is written with the order's version, and where Elasticsearch remembers that
+//!   somebody deleted it at a higher one, once more when that is forgotten (see below).
 //! - The same: it is written with the order's version, which here may replace the same one.
 //! - Higher, by somebody who wrote past the indexer: it would keep out the order's next events. It is deleted, and written
 //!   when Elasticsearch has forgotten the deletion (`index.gc_deletes`, a minute); until then, searches do not find it.
@@ -227,8 +228,15 @@ impl<'a> Suspects<'a> {
             }
             suspect.attempts += 1;
             suspect.due = Instant::now();
+            let forgotten = repair.gc_deletes + Duration::from_secs(1);
             let lines = match (order, document) {
-                (Some(order), None) => write(order, VersionType::External, &mut body),
+                (Some(order), None) => {
+                    // It was not taken twice: somebody has deleted it at a higher version.
+                    if suspect.attempts == ATTEMPTS - 1 {
+                        suspect.due += forgotten;
+                    }
+                    write(order, VersionType::External, &mut body)
+                }
                 (Some(order), Some(document)) if document.version < order.version => {
                     write(order, VersionType::External, &mut body)
                 }
@@ -238,7 +246,7 @@ impl<'a> Suspects<'a> {
                 (_, Some(document)) => {
                     // An id that was given out is not given out again.
                     if order.is_some() || number(&document.id).is_some_and(|number| number > last) {
-                        suspect.due += repair.gc_deletes + Duration::from_secs(1);
+                        suspect.due += forgotten;
                     }
                     write_deletion(&document.id, document.version, &mut body)
                 }
