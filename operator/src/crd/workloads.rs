@@ -143,7 +143,7 @@ pub struct IndexerSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkSpec {
-    /// Documents in one request.
+    /// The most documents in one request. The indexer sends fewer while more would cost Elasticsearch more time for each.
     #[serde(default = "max_documents")]
     #[schemars(range(min = 1, max = 50_000))]
     pub max_documents: i32,
