@@ -56,6 +56,12 @@ bench-relay: ## the relay against Debezium and a bare producer; into docs/benchm
 	cargo build --release --locked -p commerce-relay -p commerce-bench
 	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench relay
 
+.PHONY: bench-indexer
+bench-indexer: ## the indexer against a bare loader; into docs/benchmarks.md
+	@$(cluster)/packages && $(cluster)/stores >/dev/null
+	cargo build --release --locked -p commerce-indexer -p commerce-bench
+	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench indexer
+
 .PHONY: generate
 generate: ## writes what is made from the code: crds/, docs/crd.md, the charts' tables and schema
 	cargo run --locked -q -p commerce-operator --bin crdgen

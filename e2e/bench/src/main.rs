@@ -5,6 +5,7 @@
 mod api;
 mod bare;
 mod cpu;
+mod indexer;
 mod pgbench;
 mod postgres;
 mod program;
@@ -44,6 +45,15 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
+    /// The indexer against a bare loader.
+    Indexer {
+        /// How many events wait.
+        #[arg(long, default_value_t = 500_000)]
+        events: u32,
+        /// Only the measurement whose name has this in it; nothing is written to docs/benchmarks.md then.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// The bare route that searches are compared with; run by `api`.
     #[command(hide = true)]
     Bare { address: SocketAddr },
@@ -79,6 +89,7 @@ impl Bench {
                 };
                 relay::run(options).await
             }
+            Self::Indexer { events, only } => indexer::run(indexer::Options { events, only }).await,
             Self::Bare { address } => bare::serve(address).await,
             Self::Produce => relay::producer::run().await,
         }

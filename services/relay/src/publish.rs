@@ -78,6 +78,8 @@ pub fn settings(client: &mut ClientConfig) -> &mut ClientConfig {
         .set("batch.num.messages", "10000")
         .set("batch.size", "524288")
         .set("message.timeout.ms", "0")
+        // What is too large, the topic decides, by the size after compression.
+        .set("message.max.bytes", "67108864")
 }
 
 impl Producer {

@@ -11,7 +11,6 @@ mod rebalances;
 mod rebuild;
 mod running;
 mod shop;
-mod throughput;
 mod traces;
 mod verify;
 mod world;

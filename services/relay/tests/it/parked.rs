@@ -6,9 +6,13 @@ use anyhow::Result;
 use commerce_core::event::header;
 use futures::future::try_join_all;
 use pretty_assertions::assert_eq;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
+};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, CANCELLED, CREATED, World, eventually, insert, parked, status};
+use crate::support::{Answer, CANCELLED, CREATED, World, eventually, insert, parked, status, too_large};
 
 const MISSING: &str = "order.unheard-of";
 
@@ -86,7 +90,7 @@ async fn an_event_that_is_too_large_is_parked_and_the_parked_survive_a_restart()
     let world = World::new().await?;
     let relay = world.relay().await?;
     let mut transaction = world.pool.begin().await?;
-    let large = insert(&mut transaction, 1, CREATED, &"x".repeat(1_100_000)).await?;
+    let large = insert(&mut transaction, 1, CREATED, &too_large()).await?;
     insert(&mut transaction, 1, CREATED, "").await?;
     insert(&mut transaction, 2, CREATED, "").await?;
     transaction.commit().await?;
@@ -109,9 +113,13 @@ async fn an_event_that_is_too_large_is_parked_and_the_parked_survive_a_restart()
             .is_ok_and(|parked| parked == 3)
     })
     .await?;
-    // Somebody repairs it, and does not wait until it is tried again.
-    let repair = "update outbox_log set payload = '{}' where length(payload::text) > 1000000";
-    sqlx::query(repair).execute(&world.pool).await?;
+    // Somebody lets the topic take it, and does not wait until it is tried again.
+    let topic = world.kafka.topic(CREATED);
+    let more = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", "4194304");
+    let admin: AdminClient<DefaultClientContext> = world.kafka.client("test").create()?;
+    for altered in admin.alter_configs([&more], &AdminOptions::new()).await? {
+        altered.map_err(|(_, error)| error)?;
+    }
     next_attempt_in_an_hour(&world).await?;
     let answer = world.parked(&["requeue", &large.to_string()]).await?;
     assert_eq!(

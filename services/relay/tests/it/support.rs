@@ -29,6 +29,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub const CREATED: &str = "order.created";
 pub const CANCELLED: &str = "order.cancelled";
@@ -336,6 +337,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A filler that makes an event larger than a topic takes, by default: nothing of it is repeated, so compression does not help.
+pub fn too_large() -> String {
+    (0..50_000).map(|_| Uuid::new_v4().simple().to_string()).collect()
 }
 
 /// Inserts an event, after locking its order as the API does. `filler` makes the payload longer.

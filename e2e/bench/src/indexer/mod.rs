@@ -1,0 +1,113 @@
+//! The indexer against a bare loader.
+//!
+//! The loader posts the indexer's documents as bulk bodies that were made beforehand, in several sizes and so many at a time; the
+//! best of them is measured. The indexer drains as many events from Kafka into an index of its own, on the same servers. Both
+//! count what Elasticsearch has acknowledged; the indexer refreshes its index meanwhile, as it always does.
+
+mod drain;
+mod loader;
+mod orders;
+mod table;
+
+use std::{io::Write as _, time::Duration};
+
+use anyhow::{Result, ensure};
+use commerce_core::{
+    elasticsearch::{ElasticsearchConfig, body},
+    index::{self, IndexSpec},
+    testing::{Elasticsearch, Kafka, Redis},
+};
+use elasticsearch::{CountParts, indices::IndicesRefreshParts};
+
+use self::{
+    orders::Orders,
+    table::{BARE, HEAD, INDEXER, targets},
+};
+use crate::{cpu, report, repository};
+
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How to measure.
+pub struct Options {
+    pub events: u32,
+    /// Only the measurement whose name has this in it.
+    pub only: Option<String>,
+}
+
+struct Bench {
+    orders: Orders,
+    kafka: Kafka,
+    elasticsearch: Elasticsearch,
+    redis: Redis,
+}
+
+/// Measures, prints, and writes the table.
+pub async fn run(options: Options) -> Result<()> {
+    let repository = repository::folder()?;
+    let (kafka, elasticsearch, redis) =
+        tokio::try_join!(Kafka::optimised(), Elasticsearch::optimised(), Redis::start())?;
+    let bench = Bench {
+        orders: Orders::new(options.events),
+        kafka,
+        elasticsearch,
+        redis,
+    };
+    let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only));
+    let mut stdout = std::io::stdout();
+    // It also warms Elasticsearch up, so it comes before whatever is measured.
+    let best = bench.best_load().await?;
+    write!(stdout, "{HEAD}")?;
+    let mut rows = Vec::new();
+    if wanted(BARE) {
+        let row = bench.bare_loader(best).await?;
+        writeln!(stdout, "{row}")?;
+        rows.push(row);
+    }
+    if wanted(INDEXER) {
+        let row = bench.indexer().await?;
+        writeln!(stdout, "{row}")?;
+        rows.push(row);
+    }
+    let targets = targets(&rows);
+    write!(stdout, "{targets}")?;
+    if options.only.is_none() {
+        let rows: Vec<_> = rows.iter().map(ToString::to_string).collect();
+        let table = format!("{HEAD}{}\n{targets}", rows.join("\n"));
+        report::write(&repository, "bench-indexer", &table)?;
+    }
+    Ok(())
+}
+
+impl Bench {
+    /// An empty index behind an alias, as the operator makes it.
+    async fn index(&self, alias: &str) -> Result<ElasticsearchConfig> {
+        let config = ElasticsearchConfig::open(self.elasticsearch.url().clone(), alias);
+        index::ensure(&config.client(TIMEOUT)?, &IndexSpec::new(alias)).await?;
+        Ok(config)
+    }
+
+    /// An error unless the index has each order once.
+    async fn check(&self, config: &ElasticsearchConfig, documents: u32) -> Result<()> {
+        let (client, alias) = (config.client(TIMEOUT)?, [config.index.as_str()]);
+        let indices = client.indices();
+        let refresh = indices.refresh(IndicesRefreshParts::Index(&alias));
+        body("refresh the index", refresh.send().await).await?;
+        let count = client.count(CountParts::Index(&alias)).send().await;
+        let count = body("count documents", count).await?;
+        ensure!(
+            count["count"] == documents,
+            "{} has {} documents, not {documents}",
+            config.index,
+            count["count"]
+        );
+        Ok(())
+    }
+
+    /// CPU time of Elasticsearch and Kafka so far.
+    fn stores(&self) -> Result<[Duration; 2]> {
+        Ok([
+            cpu::of_tree(self.elasticsearch.id())?,
+            cpu::of_tree(self.kafka.id())?,
+        ])
+    }
+}
