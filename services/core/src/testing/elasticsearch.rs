@@ -57,16 +57,16 @@ pub struct Elasticsearch {
 impl Elasticsearch {
     /// Starts one on a free port, without indices. It creates none by itself.
     pub async fn start() -> Result<Self, Error> {
-        Self::launch(QUICK).await
+        Self::launch(QUICK, false).await
     }
 
-    /// The same with 2 GiB of heap, whose JVM compiles what runs often as in production, which takes it minutes: for
-    /// measurements.
+    /// The same with 2 GiB of heap and mapped files, whose JVM compiles what runs often as in production, which takes it
+    /// minutes: for measurements.
     pub async fn optimised() -> Result<Self, Error> {
-        Self::launch(OPTIMISED).await
+        Self::launch(OPTIMISED, true).await
     }
 
-    async fn launch(compiler_and_heap: &str) -> Result<Self, Error> {
+    async fn launch(compiler_and_heap: &str, map_files: bool) -> Result<Self, Error> {
         let stores = distribution::stores().await?;
         let port = Port::claim().map_err(failure("elasticsearch", "finding a port"))?;
         let spec = Spec {
@@ -77,7 +77,7 @@ impl Elasticsearch {
                 ("ES_JAVA_HOME", distribution::java_home()?.display().to_string()),
             ],
             files: vec![
-                ("elasticsearch.yml", settings(port.number)),
+                ("elasticsearch.yml", settings(port.number, map_files)),
                 ("jvm.options", format!("{compiler_and_heap}{JVM_OPTIONS}")),
                 ("log4j2.properties", LOG.to_owned()),
             ],
@@ -110,7 +110,7 @@ impl Deref for Elasticsearch {
 
 /// The transport port is any free one: nobody joins this node. Disk watermarks would make indices read-only on a
 /// machine whose disk is rather full.
-fn settings(port: u16) -> String {
+fn settings(port: u16, map_files: bool) -> String {
     format!(
         "cluster.name: tests
 node.name: tests
@@ -122,7 +122,7 @@ path.data: ${{FOLDER}}/data
 path.logs: ${{FOLDER}}/logs
 xpack.security.enabled: false
 node.processors: 2
-node.store.allow_mmap: false
+node.store.allow_mmap: {map_files}
 action.auto_create_index: false
 cluster.routing.allocation.disk.threshold_enabled: false
 "
