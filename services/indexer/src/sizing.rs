@@ -1,5 +1,5 @@
 //! How many documents a bulk request has: more while that costs Elasticsearch no more time for each, fewer when it does, and
-//! half as many when Elasticsearch refuses some for now (additive increase and multiplicative decrease, as in TCP's
+//! half as many when Elasticsearch does not take all of them at once (additive increase and multiplicative decrease, as in TCP's
 //! congestion avoidance, RFC 5681; that the time for a document stays flat stands for a round trip without queues).
 
 use std::{
@@ -70,7 +70,7 @@ impl Sizing {
         };
     }
 
-    /// Elasticsearch had too much to do for all of a request or a part.
+    /// All of a request or a part has to be sent again.
     pub(crate) fn refused(&self) {
         let mut state = self.lock();
         state.documents = (state.documents / 2).max(SMALLEST.min(self.largest));

@@ -1,6 +1,6 @@
 //! Reading the outbox, window by window.
 //!
-//! A window is what became visible between two snapshots. `current` is the snapshot of the statement that surveys the
+//! A window is what became visible between two snapshots. `current` is the snapshot of the statement that finds the
 //! window: whatever is visible in it is visible to every later statement too, and the filter removes what is younger. So
 //! the rows of a window are the same whenever and however often they are read, which is what lets a crashed relay, or one
 //! that had to stop for a while, go on in the middle. `xid` is the top-level transaction's, also for rows written under

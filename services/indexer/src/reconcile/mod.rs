@@ -31,6 +31,7 @@ use crate::{
     delivery::{Answer, Delivery, Lines, Settled},
 };
 
+const READING: &str = "reading orders from PostgreSQL";
 /// How long PostgreSQL may take to let us in.
 const CONNECT: Duration = Duration::from_secs(5);
 /// So long a store that answered at first is waited for when it does not any more.

@@ -17,7 +17,9 @@ use futures::StreamExt as _;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Stores, deliver, documents::Documents, order::Order, orders, progress::Progress};
+use super::{
+    Ended, READING, Stores, deliver, documents::Documents, order::Order, orders, progress::Progress,
+};
 use crate::{
     bulk::BulkClient,
     cli,
@@ -25,7 +27,6 @@ use crate::{
     document::VersionType,
 };
 
-const READING: &str = "reading orders from PostgreSQL";
 /// So many refusals are told one by one.
 const TOLD: u64 = 10;
 

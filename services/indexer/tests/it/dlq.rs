@@ -217,15 +217,22 @@ async fn an_event_too_large_for_a_letter_is_replayed_from_where_it_was_and_a_for
     elsewhere[0].1 = "order.paid";
     letter("1", &elsewhere).await?;
     letter("1", &[]).await?;
+    let mut nowhere = from;
+    nowhere[2].1 = "9223372036854775807";
+    letter("1", &nowhere).await?;
+    nowhere[1].1 = "99";
+    letter("1", &nowhere).await?;
 
     let printed = dlq(&world, &["replay", "--all"]).await?;
     assert_eq!(printed.code, Some(1), "{printed:?}");
-    assert_eq!(printed.err, "1 letter is replayed, 3 not\n");
+    assert_eq!(printed.err, "1 letter is replayed, 5 not\n");
     for (offset, text) in [
         (0, " is replayed as "),
         (1, "is gone"),
         (2, "order.paid, whose dead letters are elsewhere"),
         (3, "does not tell where it comes from"),
+        (4, "is gone"),
+        (5, "reading the offsets of"),
     ] {
         let line = printed
             .out
@@ -244,14 +251,14 @@ async fn an_event_too_large_for_a_letter_is_replayed_from_where_it_was_and_a_for
         }
     })
     .await?;
-    assert_eq!(world.letters().await?.len(), 4);
+    assert_eq!(world.letters().await?.len(), 6);
     assert_eq!(world.letters().await?[0].record.payload(), None);
     let states: Vec<_> = list(&world)
         .await?
         .iter()
         .map(|letter| letter["replayed"].clone())
         .collect();
-    assert_eq!(states, [true, false, false, false]);
+    assert_eq!(states, [true, false, false, false, false, false]);
     indexer.stop().await
 }
 

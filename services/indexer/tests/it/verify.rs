@@ -276,6 +276,8 @@ async fn what_is_wrong_with_the_call_or_a_store_is_told_in_one_line() -> Result<
     .await?;
     check(&["verify", "--index", "../x"], none, 2, "lowercase").await?;
     check(&["verify", "--grace", "soon"], none, 2, "--grace").await?;
+    check(&["verify", "--grace", "100000000000years"], none, 2, "--grace").await?;
+    check(&["verify", "--grace", "2h"], none, 2, "1h at most").await?;
     check(&["rebuild"], none, 2, "--into").await?;
     check(
         &["rebuild", "--into", &shop.world.elasticsearch.index],

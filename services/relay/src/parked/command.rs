@@ -3,7 +3,7 @@
 use std::{io::Write as _, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use commerce_core::{
     config::Env,
     postgres::PostgresConfig,
@@ -47,8 +47,8 @@ pub enum Command {
         output: Output,
     },
     /// Try events again at once, instead of when it is time.
+    #[command(group(ArgGroup::new("which").required(true).args(["outbox_ids", "all"])))]
     Requeue {
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
         outbox_ids: Vec<i64>,
         /// All that Kafka has refused.
         #[arg(long)]

@@ -211,6 +211,9 @@ async fn mistakes_are_told_in_one_line() -> Result<()> {
         ),
         "{missing}"
     );
+    let nothing = parked(&["requeue"], &[]).await?;
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(nothing.error.contains("--all"), "{}", nothing.error);
     let nowhere = "postgres://somebody:hunter2@127.0.0.1:1/commerce";
     let away = parked(&["list"], &[("DATABASE_URL", nowhere)]).await?.refused()?;
     assert!(

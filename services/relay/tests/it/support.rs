@@ -58,7 +58,7 @@ pub struct Process {
 
 /// What a program had to say.
 pub struct Answer {
-    status: ExitStatus,
+    pub status: ExitStatus,
     pub output: String,
     pub error: String,
 }

@@ -22,7 +22,7 @@ use self::{
     suspects::{Repair, Suspects},
 };
 use super::{
-    Ended, Stores,
+    Ended, READING, Stores,
     documents::{Content, Document, Documents},
     order::Order,
     orders::{self, Block, Summary},
@@ -31,7 +31,7 @@ use super::{
 use crate::{bulk::BulkClient, cli};
 
 const NAME: &str = "indexer-verify";
-const READING: &str = "reading orders from PostgreSQL";
+const LONGEST_GRACE: Duration = Duration::from_hours(1);
 /// Blocks whose documents are read at a time.
 const PARALLEL: usize = 4;
 
@@ -48,13 +48,20 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "ID", value_parser = cli::order_id())]
     to: Option<i64>,
     /// How long an order may take from PostgreSQL to the index.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = grace)]
     grace: Duration,
     /// An index to look at instead of the one behind the alias.
     #[arg(long, value_name = "NAME", value_parser = cli::index_name)]
     index: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    (grace <= LONGEST_GRACE)
+        .then_some(grace)
+        .ok_or_else(|| format!("it takes {} at most", humantime::format_duration(LONGEST_GRACE)))
 }
 
 /// A block of orders, and the documents with their ids.

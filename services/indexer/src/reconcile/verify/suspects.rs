@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     super::{
-        deliver,
+        READING, deliver,
         documents::{Document, Documents},
         order::{Order, number},
         orders,
@@ -193,15 +193,14 @@ impl<'a> Suspects<'a> {
             .map(|document| (document.id.clone(), document))
             .collect();
         let numbers: Vec<_> = ids.iter().filter_map(|id| number(id)).collect();
-        let reading = "reading orders from PostgreSQL";
         let orders = orders::these(&mut self.connection, &numbers)
             .await
-            .context(reading)?;
+            .context(READING)?;
         let orders: HashMap<_, _> = orders
             .into_iter()
             .map(|aged| (aged.order.id.clone(), aged))
             .collect();
-        let last = orders::last(&mut self.connection).await.context(reading)?;
+        let last = orders::last(&mut self.connection).await.context(READING)?;
 
         let (mut changes, mut body) = (Vec::new(), Vec::new());
         for mut suspect in batch {
