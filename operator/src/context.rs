@@ -15,7 +15,7 @@ use rand::Rng as _;
 use crate::{
     crd::CommercePipeline,
     metrics::Metrics,
-    reconcile::{secrets::referenced, stores::Stores},
+    reconcile::{flow, secrets::referenced, services::Services, stores::Stores},
 };
 
 /// Pipelines are watched by their metadata alone; a pass reads the rest.
@@ -29,6 +29,7 @@ const ANSWERED: Duration = Duration::from_secs(10);
 pub struct Context {
     pub client: Client,
     pub stores: Arc<dyn Stores>,
+    pub services: Arc<dyn Services>,
     pub recorder: Recorder,
     pub settings: Settings,
     pub memory: Arc<Memory>,
@@ -56,8 +57,14 @@ impl Settings {
     /// When to look again at a pipeline, spread out so that not all are looked at together.
     #[must_use]
     pub fn look_again(&self) -> Duration {
-        self.probe_interval.mul_f64(rand::rng().random_range(0.8..1.2))
+        spread(self.probe_interval)
     }
+}
+
+/// About so long, so that what came together does not come together again.
+#[must_use]
+pub fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.8..1.2))
 }
 
 impl Context {
@@ -101,6 +108,7 @@ struct State {
 struct Lately {
     answered: Option<(String, Instant)>,
     prepared: Option<(String, Instant)>,
+    flow: flow::Memory,
 }
 
 impl State {
@@ -167,6 +175,11 @@ impl Memory {
     pub fn prepared(&self, uid: &str, inputs: &str) {
         self.lock().lately.entry(uid.to_owned()).or_default().prepared =
             Some((inputs.to_owned(), Instant::now()));
+    }
+
+    /// Judges what the services say by what they said before.
+    pub fn flow<T>(&self, uid: &str, judge: impl FnOnce(&mut flow::Memory) -> T) -> T {
+        judge(&mut self.lock().lately.entry(uid.to_owned()).or_default().flow)
     }
 
     /// How many passes over a pipeline failed in a row, this one included.

@@ -8,16 +8,18 @@ pub mod error;
 pub mod events;
 pub mod fetch;
 pub mod finalizer;
+pub mod flow;
 pub mod health;
 pub mod names;
 mod prepare;
 pub mod secrets;
+pub mod services;
 pub mod status;
 pub mod stores;
 mod unreadable;
 pub mod validate;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{ResourceExt, runtime::controller::Action};
@@ -26,10 +28,14 @@ use self::{
     build::Objects,
     error::{Error, Stop},
     fetch::{Live, Observed, Read},
+    flow::Flow,
     names::Component,
     status::Findings,
 };
-use crate::{context::Context, crd::CommercePipeline};
+use crate::{
+    context::{Context, spread},
+    crd::CommercePipeline,
+};
 
 /// How soon to look again at what is under way: a pod that can't start changes neither its Job nor its Deployment.
 const UNDER_WAY: Duration = Duration::from_secs(5);
@@ -51,6 +57,7 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
     }
     let mut findings = Findings {
         suspended: resource.spec.suspend,
+        flow: resource.spec.suspend.then(Flow::suspended),
         ..Findings::default()
     };
     let result = if resource.spec.suspend {
@@ -79,6 +86,9 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Waiting { .. }) => Ok(Action::requeue(UNDER_WAY)),
         Ok(()) if findings.components.iter().any(|health| health.rolling) => Ok(Action::requeue(UNDER_WAY)),
+        Ok(()) if findings.flow.as_ref().is_some_and(|flow| flow.unsettled) => {
+            Ok(Action::requeue(spread(UNDER_WAY)))
+        }
         Ok(()) => Ok(Action::requeue(context.settings.look_again())),
     }
 }
@@ -86,6 +96,7 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
 async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Findings) -> Result<(), Stop> {
     let observed = fetch::observe(&context.client, resource).await?;
     health_of(resource, &observed.live, findings);
+    findings.flow = Some(look(resource, &observed.live, context).await);
     let pipeline = validate::validate(resource, &observed.secrets)?;
     let objects = build::objects(&pipeline);
     apply::apply(&context.client, &objects.account, &observed.live.accounts).await?;
@@ -128,6 +139,15 @@ async fn workloads(objects: &Objects, observed: Observed, context: &Context) -> 
         None => Vec::new(),
     };
     Ok(live)
+}
+
+/// Asks the services how it goes.
+async fn look(resource: &CommercePipeline, live: &Live, context: &Context) -> Flow {
+    let seen = services::ask(context.services.as_ref(), &live.pods).await;
+    let uid = resource.uid().unwrap_or_default();
+    context.memory.flow(&uid, |memory| {
+        flow::judge(resource, &seen, memory, Instant::now())
+    })
 }
 
 fn health_of(resource: &CommercePipeline, live: &Live, findings: &mut Findings) {

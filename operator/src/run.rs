@@ -21,7 +21,11 @@ use crate::{
     controller,
     leader::{Candidate, Timing},
     metrics::Metrics,
-    reconcile::{names::MANAGER, stores::Remote},
+    reconcile::{
+        names::MANAGER,
+        services::{ADMIN_PORT, Http},
+        stores::Remote,
+    },
 };
 
 /// Runs the operator until the process is asked to stop.
@@ -67,6 +71,7 @@ pub async fn run() -> anyhow::Result<()> {
         recorder: Recorder::new(client.clone(), reporter),
         client,
         stores: Arc::new(Remote),
+        services: Arc::new(Http::new(ADMIN_PORT).context("preparing to ask the services")?),
         settings: config.settings,
         memory: Arc::default(),
         metrics: metrics.clone(),

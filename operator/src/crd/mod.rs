@@ -26,7 +26,9 @@ pub use postgres::{Migrations, PostgresSpec};
 pub use redis::RedisSpec;
 pub use reference::reference;
 pub use secrets::{CertificateSecretRef, SecretKeyRef, SecretName, UriSecretRef};
-pub use status::{CommercePipelineStatus, ComponentStatus, IndexStatus, TopicStatus};
+pub use status::{
+    CommercePipelineStatus, ComponentStatus, FreshnessStatus, IndexStatus, OutboxStatus, TopicStatus,
+};
 pub use workloads::{ApiSpec, BulkSpec, IndexerSpec, IngressSpec, RelaySpec, Resources};
 
 use kube::{CustomResource, KubeSchema};
@@ -64,9 +66,23 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
         description = "Why it is ready, or the first step that is not"
     ),
-    printcolumn(name = "API", type_ = "integer", json_path = ".status.api.ready", description = "Ready API replicas"),
+    printcolumn(
+        name = "Flow",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Flowing\")].reason",
+        description = "Flowing, or what keeps orders from the index"
+    ),
+    printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.outbox.new", description = "Events that are not published"),
+    printcolumn(name = "Lag", type_ = "integer", json_path = ".status.consumerLag", description = "Events in Kafka that are not indexed"),
+    printcolumn(
+        name = "Freshness",
+        type_ = "string",
+        json_path = ".status.freshness.p99",
+        description = "How soon 99 of 100 orders could be found"
+    ),
+    printcolumn(name = "API", type_ = "integer", json_path = ".status.api.ready", description = "Ready API replicas", priority = 1),
     printcolumn(name = "Tag", type_ = "string", json_path = ".spec.image.tag", description = "Version asked for", priority = 1),
-    printcolumn(name = "URL", type_ = "string", json_path = ".status.url", description = "Address of the REST API"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.url", description = "Address of the REST API", priority = 1),
     printcolumn(
         name = "Message",
         type_ = "string",

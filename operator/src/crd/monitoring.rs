@@ -10,6 +10,18 @@ pub struct MonitoringSpec {
     /// Traces that follow an order from the request over Kafka into the index. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingSpec>,
+
+    /// How soon after its creation an order is to be found by searches; 1s if absent. The condition `Flowing` is False while
+    /// more than one order in a hundred takes longer, by what the indexers saw in the last five minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,9}(ms|s|m|h))+$')")
+            .message("monitoring.freshnessObjective is a duration such as 500ms: use the units ms, s, m and h"),
+        validation = Rule::new("!self.matches('^([0-9]{1,9}(ms|s|m|h))+$') || (duration(self) >= duration('50ms') && duration(self) <= duration('1h'))")
+            .message("monitoring.freshnessObjective must be between 50ms and 1h")
+    )]
+    pub freshness_objective: Option<String>,
 }
 
 /// Traces that follow an order from the request over Kafka into the index.

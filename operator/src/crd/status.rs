@@ -13,7 +13,8 @@ pub struct CommercePipelineStatus {
     pub observed_generation: Option<i64>,
 
     /// `Ready`, and one condition for each step before it: `StoresReachable`, `SchemaReady`, `TopicsReady`, `IndexReady`,
-    /// `ApiAvailable`, `RelayAvailable`, `IndexerAvailable`. `Suspended` is there while the pipeline is suspended.
+    /// `ApiAvailable`, `RelayAvailable`, `IndexerAvailable`. `Flowing` tells whether orders reach the index in time; it is no
+    /// part of `Ready`, which speaks of what the spec asks for. `Suspended` is there while the pipeline is suspended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -37,6 +38,19 @@ pub struct CommercePipelineStatus {
     /// The index that the pipeline uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<IndexStatus>,
+
+    /// The events in PostgreSQL, as the active relay tells. Absent while no relay tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbox: Option<OutboxStatus>,
+
+    /// Events in Kafka that are not indexed. Written when it has changed by a quarter, with two digits; fewer than 100 that
+    /// move, or less than two seconds' work, count as 0. Absent while an indexer does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer_lag: Option<i64>,
+
+    /// How soon orders could be found, as of the last five minutes in which there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<FreshnessStatus>,
 
     /// Address of the REST API: the Ingress if there is one, else the Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,6 +97,34 @@ pub struct IndexStatus {
 
     /// Concrete index behind the alias.
     pub active: String,
+}
+
+/// The events in PostgreSQL.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboxStatus {
+    /// Events that are not published. Written when it has changed by a quarter, with two digits; while none has waited for
+    /// two seconds it counts as 0.
+    pub new: i64,
+
+    /// Events that Kafka refused, and those that wait behind one. Exact.
+    pub failed: i64,
+
+    /// Age of the oldest event that is not published, for example 35s. Written when it has changed by a quarter, with two
+    /// digits; below two seconds it is 0s.
+    pub oldest_unpublished: String,
+}
+
+/// Time from an order's creation until searches find it, as the slowest indexer tells. Written when it has changed by a
+/// quarter and by 50ms, with two digits.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FreshnessStatus {
+    /// What half of the orders took at most, for example 120ms.
+    pub p50: String,
+
+    /// What 99 of 100 orders took at most, for example 300ms.
+    pub p99: String,
 }
 
 /// Kubernetes' own condition type, as a list keyed by `type`.

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{
     error::{Error, Stop},
+    flow::{Figures, Flow},
     health::Health,
     names::{Component, MANAGER},
 };
@@ -21,6 +22,7 @@ pub const STORES: &str = "StoresReachable";
 pub const SCHEMA: &str = "SchemaReady";
 pub const TOPICS: &str = "TopicsReady";
 pub const INDEX: &str = "IndexReady";
+pub const FLOWING: &str = "Flowing";
 pub const SUSPENDED: &str = "Suspended";
 
 /// The steps before the workloads, in their order.
@@ -39,7 +41,7 @@ pub fn available(component: Component) -> &'static str {
 /// What one step found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    status: &'static str,
+    pub status: &'static str,
     pub reason: String,
     pub message: String,
 }
@@ -75,6 +77,7 @@ impl Finding {
 pub struct Findings {
     pub steps: Vec<(&'static str, Finding)>,
     pub components: Vec<Health>,
+    pub flow: Option<Flow>,
     pub topics: Option<Vec<TopicStatus>>,
     pub index: Option<IndexStatus>,
     pub url: Option<String>,
@@ -140,6 +143,12 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
             None => conditions.extend(before(kind).cloned()),
         }
     }
+    let told = findings.flow.as_ref().and_then(|flow| flow.finding.clone());
+    match (told, before(FLOWING)) {
+        (Some(finding), _) => conditions.push(condition(FLOWING, finding, generation)),
+        (None, Some(kept)) => conditions.push(kept.clone()),
+        (None, None) => {}
+    }
     let ready = if findings.suspended {
         before(READY).cloned().unwrap_or_else(|| {
             condition(
@@ -170,6 +179,10 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
             .map(|health| health.status.clone())
             .or(kept)
     };
+    let figures = match &findings.flow {
+        Some(flow) => flow.figures.clone(),
+        None => Figures::of(&previous),
+    };
     CommercePipelineStatus {
         observed_generation: generation,
         conditions,
@@ -178,6 +191,9 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         indexer: of(Component::Indexer, previous.indexer),
         topics: findings.topics.clone().unwrap_or(previous.topics),
         index: findings.index.clone().or(previous.index),
+        outbox: figures.outbox,
+        consumer_lag: figures.consumer_lag,
+        freshness: figures.freshness,
         url: findings.url.clone().or(previous.url),
         prepared_for: findings.prepared_for.clone().or(previous.prepared_for),
     }
@@ -188,7 +204,9 @@ fn readiness(conditions: &[Condition], findings: &Findings) -> Finding {
     if let Some((reason, message)) = &findings.stop {
         return Finding::no(*reason, message.clone());
     }
-    if let Some(bad) = conditions.iter().find(|condition| condition.status != "True") {
+    // A backlog that is being worked off is no reason to take a rollout for failed: `Flowing` tells of it, by itself.
+    let mut steps = conditions.iter().filter(|condition| condition.type_ != FLOWING);
+    if let Some(bad) = steps.find(|condition| condition.status != "True") {
         return Finding::no(bad.reason.clone(), format!("{}: {}", bad.type_, bad.message));
     }
     if let Some(health) = findings.components.iter().find(|health| health.rolling) {

@@ -59,6 +59,14 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
             "run `api migrate --seed-skus N --seed-stock M` yourself",
         ),
         Refused(
+            &[("monitoring", r#"{"freshnessObjective":"1 second"}"#)],
+            "monitoring.freshnessObjective is a duration such as 500ms",
+        ),
+        Refused(
+            &[("monitoring", r#"{"freshnessObjective":"10ms"}"#)],
+            "between 50ms and 1h",
+        ),
+        Refused(
             &[("postgres/outboxRetention", r#""7d""#)],
             "postgres.outboxRetention is a duration",
         ),

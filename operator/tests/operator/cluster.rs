@@ -112,6 +112,19 @@ impl Cluster {
         }
     }
 
+    /// One running pod of each of these components.
+    pub fn run_pods(&self, components: &[&str]) {
+        for component in components {
+            let name = format!("shop-{component}-x");
+            let labels = json!({ "app.kubernetes.io/component": component });
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": labels },
+                "status": { "phase": "Running", "podIP": "10.0.0.7" },
+            });
+            self.put(&format!("/api/v1/namespaces/store/pods/{name}"), pod);
+        }
+    }
+
     fn answer(&self, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
         if self.away.load(Ordering::Relaxed) {
             return failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable");

@@ -83,7 +83,7 @@ pub fn full() -> Value {
         },
         "relay": { "replicas": 1, "batchSize": 1000, "pollInterval": "200ms" },
         "indexer": { "replicas": 4, "bulk": { "maxDocuments": 500, "maxBytes": 1_048_576, "maxDelay": "20ms" } },
-        "monitoring": { "tracing": { "otlpEndpoint": "http://collector.observability:4318", "samplingRatio": 0.25 } },
+        "monitoring": { "tracing": { "otlpEndpoint": "http://collector.observability:4318", "samplingRatio": 0.25 }, "freshnessObjective": "500ms" },
     });
     pipeline
 }

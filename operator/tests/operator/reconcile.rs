@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use commerce_operator::{
     context::{Context, Settings},
     metrics::Metrics,
-    reconcile::{error::Error, names, reconcile},
+    reconcile::{error::Error, names, reconcile, services::RelayStatus},
 };
 use kube::runtime::{
     controller::Action,
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, PIPELINE},
     fixtures::{all_secrets, minimal, stored},
+    services::{FakeServices, active},
     stores::{FakeStores, Journal},
 };
 
@@ -25,6 +26,7 @@ const API: &str = "/apis/apps/v1/namespaces/store/deployments/shop-api";
 struct World {
     cluster: Cluster,
     stores: Arc<FakeStores>,
+    services: Arc<FakeServices>,
     context: Context,
     journal: Journal,
 }
@@ -43,16 +45,18 @@ impl World {
             cluster.put(&path, serde_json::to_value(secret).unwrap());
         }
         let stores = Arc::new(FakeStores::new(journal.clone()));
-        let context = Self::operator(&cluster, &stores);
+        let services = Arc::new(FakeServices::default());
+        let context = Self::operator(&cluster, &stores, &services);
         Self {
             cluster,
             stores,
+            services,
             context,
             journal,
         }
     }
 
-    fn operator(cluster: &Cluster, stores: &Arc<FakeStores>) -> Context {
+    fn operator(cluster: &Cluster, stores: &Arc<FakeStores>, services: &Arc<FakeServices>) -> Context {
         let client = cluster.client();
         let reporter = Reporter {
             controller: "commerce-operator".into(),
@@ -62,6 +66,7 @@ impl World {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             stores: stores.clone(),
+            services: services.clone(),
             settings: Settings {
                 probe_interval: Duration::from_secs(30),
                 drift_interval: Duration::from_mins(5),
@@ -73,7 +78,7 @@ impl World {
 
     /// Another operator takes over, which remembers nothing.
     fn restart_operator(&mut self) {
-        self.context = Self::operator(&self.cluster, &self.stores);
+        self.context = Self::operator(&self.cluster, &self.stores, &self.services);
     }
 
     async fn pass(&self) -> Result<Action, Error> {
@@ -456,4 +461,57 @@ async fn a_pipeline_that_can_not_be_read_gets_a_condition_and_can_be_deleted() {
     delete(&world);
     world.pass().await.unwrap();
     assert_eq!(world.cluster.get(PIPELINE), None);
+}
+
+#[tokio::test]
+async fn flowing_is_told_beside_ready_and_jitter_is_not_written() {
+    let world = World::ready(&[]).await;
+    assert_eq!(world.reason("Flowing"), "Unknown Starting");
+    world.cluster.run_pods(&["relay", "indexer"]);
+    world.pass().await.unwrap();
+    assert_eq!(world.reason("Flowing"), "True Flowing");
+    world.everything();
+    for jitter in 0..5 {
+        *world.services.relay.lock().unwrap() = Ok(active(jitter * 7, 0.1));
+        world.pass().await.unwrap();
+    }
+    assert_eq!(world.everything(), Vec::<String>::new());
+
+    let parked = RelayStatus {
+        parked: Some(2),
+        ..active(0, 0.0)
+    };
+    *world.services.relay.lock().unwrap() = Ok(parked);
+    world.pass().await.unwrap();
+    assert_eq!(world.reason("Flowing"), "False EventsParked");
+    assert_eq!(
+        world.reason("Ready"),
+        "True Running",
+        "all that the spec asks for runs"
+    );
+    assert_eq!(
+        world.cluster.get(PIPELINE).unwrap()["status"]["outbox"]["failed"],
+        2
+    );
+    let told = world.everything();
+    assert!(
+        told.iter().any(|entry| entry.starts_with("event EventsParked")),
+        "{told:?}"
+    );
+    world.pass().await.unwrap();
+    assert_eq!(world.everything(), Vec::<String>::new());
+
+    *world.services.relay.lock().unwrap() = Ok(active(0, 0.0));
+    world.pass().await.unwrap();
+    assert_eq!(world.reason("Flowing"), "True Flowing");
+}
+
+#[tokio::test]
+async fn flowing_is_told_while_a_store_is_away() {
+    let mut world = World::ready(&[]).await;
+    world.cluster.run_pods(&["relay", "indexer"]);
+    world.restart_operator();
+    world.stores.take_away(&["Redis"]);
+    world.pass().await.unwrap_err();
+    assert_eq!(world.reason("Flowing"), "True Flowing");
 }

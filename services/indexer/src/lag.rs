@@ -30,6 +30,8 @@ pub(crate) struct PartitionLag {
     pub(crate) partition: i32,
     /// Events that are not committed.
     pub(crate) lag: i64,
+    /// The offset up to which all is indexed: one that stands still while there is lag tells of a partition that is stuck.
+    pub(crate) committed: i64,
 }
 
 /// What was last seen. Clones share it.
@@ -97,17 +99,15 @@ fn measure(consumer: &GroupConsumer) -> KafkaResult<Vec<PartitionLag>> {
     let ends = consumer.offsets_for_times(list(&assigned, Some(Offset::End))?, TIMEOUT)?;
     // What counts where nothing was ever committed.
     let starts = consumer.offsets_for_times(list(&assigned, Some(Offset::Beginning))?, TIMEOUT)?;
-    let lag = |partition: &Partition| {
-        let end = offset(&ends, partition)?;
-        let start = offset(&starts, partition)?;
-        Some(end - offset(&committed, partition).unwrap_or(start).max(start))
-    };
     let lag = |partition: Partition| {
-        let lag = lag(&partition)?.max(0);
+        let end = offset(&ends, &partition)?;
+        let start = offset(&starts, &partition)?;
+        let committed = offset(&committed, &partition).unwrap_or(start).max(start);
         Some(PartitionLag {
             topic: partition.topic,
             partition: partition.number,
-            lag,
+            lag: (end - committed).max(0),
+            committed,
         })
     };
     Ok(assigned.into_iter().filter_map(lag).collect())
