@@ -88,7 +88,7 @@ impl Writer {
                     let rejected = self.sort(settled, &mut written);
                     self.bury(rejected).await;
                     if let Some((_, problem)) = again {
-                        self.sizing.refused();
+                        self.sizing.refused(documents);
                         attempts += 1;
                         if attempts >= NOTEWORTHY {
                             self.elasticsearch.fail(format!("indexing documents: {problem}"));
@@ -100,7 +100,7 @@ impl Writer {
                     }
                 }
                 Answer::Failed { documents, problem } => {
-                    self.sizing.refused();
+                    self.sizing.refused(documents);
                     self.elasticsearch.fail(problem);
                     self.metrics.retried(documents);
                 }
