@@ -31,6 +31,10 @@ pub struct CommercePipelineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indexer: Option<ComponentStatus>,
 
+    /// Version of the database schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_version: Option<i64>,
+
     /// The topics that the pipeline uses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<TopicStatus>,

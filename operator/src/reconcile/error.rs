@@ -18,6 +18,8 @@ pub enum Error {
     )]
     LeaseUncertain,
     #[error("{0}")]
+    DowngradeRefused(String),
+    #[error("{0}")]
     MigrationFailed(String),
     #[error("{0}")]
     TopicsFailed(String),
@@ -51,6 +53,7 @@ impl Error {
             Self::StoresUnreachable(_) => "StoresUnreachable",
             Self::Conflict(_) => "Conflict",
             Self::LeaseUncertain => "LeaseUncertain",
+            Self::DowngradeRefused(_) => "DowngradeRefused",
             Self::MigrationFailed(_) => "MigrationFailed",
             Self::TopicsFailed(_) => "TopicsFailed",
             Self::IndexFailed(_) => "IndexFailed",

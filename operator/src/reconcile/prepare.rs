@@ -53,6 +53,10 @@ pub async fn prepare(
     if lately {
         return Ok(());
     }
+    let version = context.stores.schema_version(&pipeline.postgres.connect).await;
+    let (version, _) =
+        version.map_err(|error| Error::MigrationFailed(format!("reading the schema's version: {error}")))?;
+    findings.schema_version = Some(version);
     let mut drift = Drift::default();
     let result = topics(pipeline, policy, context, &mut drift).await;
     let topics = record(findings, TOPICS, result, "Created", |topics| {
@@ -144,7 +148,9 @@ async fn schema(
     match health::job(live) {
         JobState::Succeeded => {
             // Jobs of earlier images have served their purpose.
-            apply::prune(&context.client, &observed.live.jobs, |other| other == name).await?;
+            let others = format!("{}-migrate-", pipeline.name);
+            let keep = |other: &str| other == name || !other.starts_with(&others);
+            apply::prune(&context.client, &observed.live.jobs, keep).await?;
             Ok(format!("Job {name} has brought the schema up to date"))
         }
         JobState::Running => {
@@ -157,6 +163,11 @@ async fn schema(
                 message,
             })
         }
+        JobState::Failed if health::gave_up(live) => Err(Error::DowngradeRefused(format!(
+            "the schema is newer than the image {} knows, and Job {name} has left it as it is; what ran before goes on running: set image.tag to the version that made the schema, or a later one",
+            pipeline.images.of("api")
+        ))
+        .into()),
         JobState::Failed => {
             let trouble = health::trouble(&observed.live.pods, "migrate")
                 .unwrap_or_else(|| "its pods are gone".to_owned());

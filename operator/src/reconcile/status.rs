@@ -84,6 +84,7 @@ pub struct Findings {
     /// Drift that was put right in this pass.
     pub corrected: Vec<Difference>,
     pub url: Option<String>,
+    pub schema_version: Option<i64>,
     pub prepared_for: Option<String>,
     /// Why the pass ended early.
     pub stop: Option<(&'static str, String)>,
@@ -187,6 +188,7 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         api: of(Component::Api, previous.api),
         relay: of(Component::Relay, previous.relay),
         indexer: of(Component::Indexer, previous.indexer),
+        schema_version: findings.schema_version.or(previous.schema_version),
         topics: findings.topics.clone().unwrap_or(previous.topics),
         index: findings.index.clone().or(previous.index),
         url: findings.url.clone().or(previous.url),

@@ -179,6 +179,29 @@ async fn a_new_image_migrates_first_and_a_failed_migration_leaves_the_old_versio
 }
 
 #[tokio::test]
+async fn an_image_that_is_older_than_the_schema_is_refused() {
+    let world = World::ready(&[]).await;
+    assert_eq!(world.cluster.get(PIPELINE).unwrap()["status"]["schemaVersion"], 1);
+    world.cluster.edit(PIPELINE, |pipeline| {
+        pipeline["spec"]["image"]["tag"] = json!("1.0.0");
+        pipeline["metadata"]["generation"] = json!(2);
+    });
+    world.pass().await.unwrap();
+    for path in world.cluster.paths("/jobs/") {
+        world.cluster.edit(&path, |job| {
+            if job["status"].is_null() {
+                let failed = json!({ "type": "Failed", "status": "True", "reason": "PodFailurePolicy" });
+                job["status"] = json!({ "conditions": [failed] });
+            }
+        });
+    }
+    assert_eq!(world.pass().await.unwrap_err().reason(), "DowngradeRefused");
+    assert_eq!(world.reason("SchemaReady"), "False DowngradeRefused");
+    let image = &world.cluster.get(API).unwrap()["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, "ghcr.io/example/commerce-api:1.2.3");
+}
+
+#[tokio::test]
 async fn manual_migrations_are_waited_for() {
     let world = World::with(&[("postgres/migrations", json!("Manual"))]);
     *world.stores.schema.lock().unwrap() = (1, 2);
