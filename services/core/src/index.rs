@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::{
     found::{Found, active_index, read},
-    write::{create_beside, delete, ensure},
+    write::{create_beside, delete, ensure, move_alias},
 };
 
 /// The index as it should be.

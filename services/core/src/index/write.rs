@@ -77,6 +77,12 @@ async fn begin(client: &Elasticsearch, spec: &IndexSpec, found: &Found) -> Resul
     })
 }
 
+/// Lets an alias lead to this index alone.
+pub async fn move_alias(client: &Elasticsearch, alias: &str, index: &str) -> Result<(), Error> {
+    let remove = json!({"remove": {"index": "*", "alias": alias, "must_exist": false}});
+    update_aliases(client, vec![remove, add(index, alias)]).await
+}
+
 fn add(index: &str, alias: &str) -> Value {
     json!({"add": {"index": index, "alias": alias, "is_write_index": true}})
 }
