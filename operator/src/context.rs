@@ -71,13 +71,21 @@ impl Settings {
 }
 
 impl Context {
-    /// Before each write into a store: no other replica can have begun to work before it is done.
-    pub fn may_write(&self) -> Result<(), Error> {
-        if self.tenure.lasts(LONGEST_WRITE) {
-            Ok(())
-        } else {
-            Err(Error::LeaseUncertain)
+    /// Writes into a store, if no other replica can have begun to work before it is done. What takes too long is broken off,
+    /// and goes on in a later pass.
+    pub async fn write<T>(
+        &self,
+        work: impl Future<Output = Result<T, String>>,
+        failed: impl FnOnce(String) -> Error,
+    ) -> Result<T, Error> {
+        if !self.tenure.lasts(LONGEST_WRITE) {
+            return Err(Error::LeaseUncertain);
         }
+        let late = |_| Err(format!("not done within {} s", LONGEST_WRITE.as_secs()));
+        let done = tokio::time::timeout(LONGEST_WRITE, work)
+            .await
+            .unwrap_or_else(late);
+        done.map_err(failed)
     }
 
     /// Notes which Secrets a pipeline refers to, so that a change of one wakes it.

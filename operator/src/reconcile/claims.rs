@@ -128,7 +128,7 @@ async fn claimants(resource: &CommercePipeline, context: &Context) -> Result<Arc
         what: "the other pipelines",
         source,
     })?;
-    // One that can't be read runs nothing new.
+    // What one claims that can't be read is not known.
     let readable = list
         .items
         .into_iter()

@@ -212,28 +212,28 @@ enum Outcome {
 
 async fn remove(store: Store, resource: &CommercePipeline, secrets: &Secrets, context: &Context) -> Outcome {
     let namespace = resource.namespace().unwrap_or_default();
-    if let Err(error) = context.may_write() {
-        return Outcome::Failed(error.to_string());
-    }
+    let (stores, failed) = (&context.stores, Error::CleanupFailed);
     let result = match store {
         Store::Kafka => match validate::kafka(&resource.spec.kafka, &namespace, secrets) {
-            Ok(kafka) => Ok(context.stores.remove_topics(&kafka).await),
+            Ok(kafka) => Ok(context.write(stores.remove_topics(&kafka), failed).await),
             Err(problem) => Err(problem),
         },
         Store::Elasticsearch => {
             match validate::elasticsearch(&resource.spec.elasticsearch, &namespace, secrets) {
-                Ok(elasticsearch) => Ok(context.stores.remove_index(&elasticsearch).await),
+                Ok(elasticsearch) => Ok(context.write(stores.remove_index(&elasticsearch), failed).await),
                 Err(problem) => Err(problem),
             }
         }
         Store::Postgres => match validate::postgres(&resource.spec.postgres, &namespace, secrets) {
-            Ok(postgres) => Ok(context.stores.remove_schema(&postgres.connect).await),
+            Ok(postgres) => Ok(context
+                .write(stores.remove_schema(&postgres.connect), failed)
+                .await),
             Err(problem) => Err(problem),
         },
     };
     match result {
         Ok(Ok(())) => Outcome::Removed,
-        Ok(Err(problem)) => Outcome::Failed(problem),
+        Ok(Err(problem)) => Outcome::Failed(problem.to_string()),
         Err(problem @ Problem::Missing(_)) => Outcome::Left(problem.to_string()),
         Err(problem) => Outcome::Failed(problem.to_string()),
     }

@@ -62,7 +62,7 @@ pub async fn prepare(
     let topics = record(findings, TOPICS, result, "Created", |topics| {
         format!("{} topics are there", topics.len())
     });
-    // What was put right in Kafka is told also where Elasticsearch is in the way.
+    // What differs is told also where it ends the pass.
     let result = match &topics {
         Ok(_) => index(pipeline, policy, context, &mut drift).await.map(Some),
         Err(_) => Ok(None),
@@ -223,8 +223,9 @@ async fn topics(
     let (stores, kafka) = (&context.stores, &pipeline.kafka);
     let found = stores.read_topics(kafka).await.map_err(Error::TopicsFailed)?;
     if drift.found(policy, drift::of_topics(pipeline, &found)) {
-        context.may_write()?;
-        let topics = stores.ensure_topics(kafka).await.map_err(Error::TopicsFailed)?;
+        let topics = context
+            .write(stores.ensure_topics(kafka), Error::TopicsFailed)
+            .await?;
         let status = |topic: TopicState| TopicStatus {
             name: topic.name,
             partitions: topic.partitions,
@@ -272,11 +273,9 @@ async fn index(
         .map_err(Error::IndexFailed)?;
     let topics = drift.left.len();
     let state = if drift.found(policy, drift::of_index(pipeline, &found)) {
-        context.may_write()?;
-        stores
-            .ensure_index(elasticsearch)
-            .await
-            .map_err(Error::IndexFailed)?
+        context
+            .write(stores.ensure_index(elasticsearch), Error::IndexFailed)
+            .await?
     } else {
         missing(&drift.left[topics..]).map_or(Ok(()), |message| Err(Error::IndexFailed(message)))?;
         IndexState::of(spec, &found)
