@@ -283,7 +283,7 @@ async fn index(
     match state {
         IndexState::Active { index, .. } => Ok(IndexStatus { alias, active: index }),
         IndexState::MappingDiffers { active, wanted } => Err(Error::IndexFailed(format!(
-            "the alias {alias} leads to {active}, whose mapping differs from what the spec asks for ({wanted}): put elasticsearch.index.mappings back, or fill {wanted} and move the alias to it"
+            "the alias {alias} leads to {active}, whose mapping differs from what the spec asks for ({wanted}): put elasticsearch.index.mappings back, or run `indexer rebuild --live --into {wanted}`, which fills that one and says how to move the alias"
         ))
         .into()),
     }
