@@ -4,6 +4,8 @@
 
 pub mod apply;
 pub mod build;
+pub mod claims;
+pub mod drift;
 pub mod error;
 pub mod events;
 pub mod fetch;
@@ -66,6 +68,16 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
     {
         findings.stop(None, stop);
     }
+    // What a changed spec asks for is no drift.
+    let carried_out = resource
+        .status
+        .as_ref()
+        .and_then(|status| status.prepared_for.as_ref());
+    if !findings.corrected.is_empty() && findings.prepared_for.as_ref() == carried_out {
+        let note = format!("put right: {}", drift::list(&findings.corrected));
+        let event = events::event(true, "DriftCorrected", status::DRIFT, &note);
+        events::publish(&context.recorder, &resource, vec![event]).await;
+    }
     let next = status::next(&resource, &findings, &now());
     if status::write(&context.client, &resource, &next).await? {
         events::publish(
@@ -90,11 +102,15 @@ async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Fin
     let objects = build::objects(&pipeline);
     apply::apply(&context.client, &objects.account, &observed.live.accounts).await?;
 
-    let prepared = prepare::prepare(&pipeline, &objects, &observed, context, findings).await;
     let before = resource
         .status
         .as_ref()
         .and_then(|status| status.prepared_for.as_ref());
+    let policy = drift::policy(&pipeline, before);
+    let prepared = prepare::prepare(
+        resource, &pipeline, &objects, &observed, policy, context, findings,
+    )
+    .await;
     if prepared.is_ok() {
         findings.prepared_for = Some(pipeline.inputs.clone());
     } else if before != Some(&pipeline.inputs) {

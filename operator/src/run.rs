@@ -66,6 +66,8 @@ pub async fn run() -> anyhow::Result<()> {
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
+        namespace: config.watch_namespace.clone(),
+        tenure: candidate.tenure(),
         stores: Arc::new(Remote),
         settings: config.settings,
         memory: Arc::default(),

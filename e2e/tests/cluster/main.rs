@@ -2,7 +2,9 @@
 
 mod away;
 mod bad_specs;
+mod conflict;
 mod deletion;
+mod drift;
 mod healing;
 mod isolation;
 mod load;

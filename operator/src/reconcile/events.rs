@@ -6,7 +6,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder},
 };
 
-use super::status::READY;
+use super::status::{DRIFT, READY};
 use crate::crd::{CommercePipeline, CommercePipelineStatus};
 
 /// Reasons of conditions that do not hold yet, without anything being wrong.
@@ -49,10 +49,15 @@ pub fn changes(before: Option<&CommercePipelineStatus>, after: &CommercePipeline
         .conditions
         .iter()
         .filter(|condition| {
-            !known(condition) && !said_elsewhere(condition) && condition.reason != "NotReached"
+            let news = !known(condition) && !said_elsewhere(condition);
+            // That a new pipeline is as its spec says is no news.
+            let first =
+                before.is_none_or(|status| status.conditions.iter().all(|old| old.type_ != condition.type_));
+            news && condition.reason != "NotReached" && !(first && condition.reason == "InSync")
         })
         .map(|condition| {
-            let fine = condition.status == "True" && condition.reason != "RolloutStuck";
+            let holds = (condition.status == "True") != (condition.type_ == DRIFT);
+            let fine = holds && condition.reason != "RolloutStuck";
             let normal = fine || PATIENT.contains(&condition.reason.as_str());
             event(normal, &condition.reason, &condition.type_, &condition.message)
         })

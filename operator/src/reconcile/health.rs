@@ -150,6 +150,15 @@ pub fn job(job: &Job) -> JobState {
     }
 }
 
+/// Whether a Job failed because it was of no use to try again.
+#[must_use]
+pub fn gave_up(job: &Job) -> bool {
+    let conditions = job.status.iter().filter_map(|status| status.conditions.as_ref());
+    conditions.flatten().any(|condition| {
+        condition.type_ == "Failed" && condition.reason.as_deref() == Some("PodFailurePolicy")
+    })
+}
+
 /// What keeps a pod of a component from being ready, if it says so: the pod's name, the reason and the end of its log.
 #[must_use]
 pub fn trouble(pods: &[Pod], component: &str) -> Option<String> {

@@ -5,6 +5,8 @@
 mod build;
 mod cel;
 mod cluster;
+mod conflict;
+mod drift;
 mod fixtures;
 mod leader;
 mod reconcile;
@@ -13,3 +15,4 @@ mod schema;
 mod status;
 mod stores;
 mod validate;
+mod world;
