@@ -9,6 +9,7 @@ mod fixtures;
 mod leader;
 mod reconcile;
 mod remote;
+mod rollout;
 mod schema;
 mod status;
 mod stores;
