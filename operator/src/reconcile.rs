@@ -13,6 +13,7 @@ pub mod finalizer;
 pub mod health;
 pub mod names;
 mod prepare;
+pub mod rollout;
 pub mod secrets;
 pub mod status;
 pub mod stores;
@@ -21,14 +22,15 @@ pub mod validate;
 
 use std::time::Duration;
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{ResourceExt, runtime::controller::Action};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{Client, ResourceExt, runtime::controller::Action};
 
 use self::{
     build::Objects,
     error::{Error, Stop},
     fetch::{Live, Observed, Read},
     names::Component,
+    rollout::Step,
     status::Findings,
 };
 use crate::{context::Context, crd::CommercePipeline};
@@ -113,17 +115,35 @@ async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Fin
     .await;
     if prepared.is_ok() {
         findings.prepared_for = Some(pipeline.inputs.clone());
-    } else if before != Some(&pipeline.inputs) {
-        // What runs now goes on as it is until the steps before it have succeeded for the new spec.
+    } else if !rollout::has_begun(&observed.live.deployments, &observed.live.revisions) {
         return prepared;
     }
-    let live = workloads(&objects, observed, context).await?;
+    // Until the steps before have succeeded for the new spec, the version that runs is kept in repair.
+    let open = prepared.is_ok() || before == Some(&pipeline.inputs);
+    let (live, behind) = workloads(&objects, observed, context, open).await?;
     health_of(resource, &live, findings);
+    for health in std::mem::take(&mut findings.components) {
+        let waits = behind
+            .iter()
+            .find(|(component, _)| *component == health.component);
+        findings.components.push(match waits {
+            Some((_, first)) => health.behind(first),
+            None => health,
+        });
+    }
     prepared
 }
 
-/// Applies what runs, and gives the children as they are then.
-async fn workloads(objects: &Objects, observed: Observed, context: &Context) -> Result<Live, Error> {
+/// Components whose new version waits, and what for.
+type Behind = Vec<(Component, &'static str)>;
+
+/// Applies what runs, and gives the children as they are then. New versions wait while it is not `open` to them.
+async fn workloads(
+    objects: &Objects,
+    observed: Observed,
+    context: &Context,
+    open: bool,
+) -> Result<(Live, Behind), Error> {
     let client = &context.client;
     let mut live = observed.live;
     for service in &objects.services {
@@ -132,10 +152,12 @@ async fn workloads(objects: &Objects, observed: Observed, context: &Context) -> 
     for budget in &objects.budgets {
         apply::apply(client, budget, &live.budgets).await?;
     }
-    let mut deployments = Vec::with_capacity(objects.deployments.len());
-    for deployment in &objects.deployments {
-        deployments.push(apply::apply(client, deployment, &live.deployments).await?);
-    }
+    let (deployments, behind) = deployments(objects, &live, client, open).await?;
+    let in_use = rollout::in_use(&deployments);
+    apply::prune(client, &live.revisions, |name| {
+        in_use.iter().any(|used| used == name)
+    })
+    .await?;
     live.deployments = deployments;
     let wanted = objects.ingress.as_ref().map(ResourceExt::name_any);
     apply::prune(client, &live.ingresses, |name| Some(name) == wanted.as_deref()).await?;
@@ -143,7 +165,45 @@ async fn workloads(objects: &Objects, observed: Observed, context: &Context) -> 
         Some(ingress) => vec![apply::apply(client, ingress, &live.ingresses).await?],
         None => Vec::new(),
     };
-    Ok(live)
+    Ok((live, behind))
+}
+
+/// Applies the Deployments, each version in its turn.
+async fn deployments(
+    objects: &Objects,
+    live: &Live,
+    client: &Client,
+    open: bool,
+) -> Result<(Vec<Deployment>, Behind), Error> {
+    let first_time = !rollout::has_begun(&live.deployments, &live.revisions);
+    let mut first = (!open).then_some("the steps before it");
+    let (mut applied, mut behind) = (Vec::with_capacity(Component::ALL.len()), Behind::new());
+    for (component, desired) in Component::ALL.into_iter().zip(&objects.deployments) {
+        let step = rollout::step(desired, &live.deployments, &live.revisions, first.is_none());
+        let deployment = match &step {
+            Step::Now(revision) => {
+                apply::apply(client, revision.as_ref(), &live.revisions).await?;
+                Some(apply::apply(client, desired, &live.deployments).await?)
+            }
+            Step::Later(kept) => Some(apply::apply(client, kept.as_ref(), &live.deployments).await?),
+            Step::Leave => {
+                let name = desired.name_any();
+                live.deployments
+                    .iter()
+                    .find(|live| live.name_any() == name)
+                    .cloned()
+            }
+        };
+        if let (false, Some(first)) = (matches!(step, Step::Now(_)), first) {
+            behind.push((component, first));
+        }
+        // A first installation has nothing to protect.
+        if first.is_none() && !first_time && !deployment.as_ref().is_some_and(health::has_rolled_out) {
+            first = Some(component.as_str());
+        }
+        applied.extend(deployment);
+    }
+    Ok((applied, behind))
 }
 
 fn health_of(resource: &CommercePipeline, live: &Live, findings: &mut Findings) {

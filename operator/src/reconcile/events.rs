@@ -10,12 +10,13 @@ use super::status::{DRIFT, READY};
 use crate::crd::{CommercePipeline, CommercePipelineStatus};
 
 /// Reasons of conditions that do not hold yet, without anything being wrong.
-const PATIENT: [&str; 8] = [
+const PATIENT: [&str; 9] = [
     "NotReached",
     "Migrating",
     "WaitingForMigration",
     "Starting",
     "RollingOut",
+    "RolloutWaiting",
     "Suspended",
     "Deleting",
     "ScaledToZero",

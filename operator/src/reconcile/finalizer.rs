@@ -73,7 +73,7 @@ async fn set(client: &Client, resource: &CommercePipeline, finalizers: &[String]
 pub async fn finish(resource: &CommercePipeline, context: &Context) -> Result<Action, Error> {
     if is_held(resource) {
         if resource.spec.deletion_policy == DeletionPolicy::Delete
-            && let Some(waiting) = clean_up(resource, context).await?
+            && let Some(waiting) = Box::pin(clean_up(resource, context)).await?
         {
             return Ok(waiting);
         }

@@ -55,6 +55,11 @@ impl Finding {
         }
     }
 
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        self.status == "True"
+    }
+
     pub fn no(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status: "False",
@@ -204,7 +209,12 @@ fn readiness(conditions: &[Condition], findings: &Findings) -> Finding {
     if let Some(bad) = conditions.iter().find(|condition| condition.status != "True") {
         return Finding::no(bad.reason.clone(), format!("{}: {}", bad.type_, bad.message));
     }
-    if let Some(health) = findings.components.iter().find(|health| health.rolling) {
+    // The first in the order of the rollout is what the others wait for.
+    let rolling = Component::ALL.iter().find_map(|component| {
+        let of = |health: &&Health| health.component == *component && health.rolling;
+        findings.components.iter().find(of)
+    });
+    if let Some(health) = rolling {
         return Finding::no(
             health.finding.reason.clone(),
             format!("{}: {}", health.component.as_str(), health.finding.message),

@@ -11,6 +11,7 @@ mod fixtures;
 mod leader;
 mod reconcile;
 mod remote;
+mod rollout;
 mod schema;
 mod status;
 mod stores;

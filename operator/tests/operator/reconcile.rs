@@ -1,7 +1,7 @@
 //! Whole passes against a cluster and stores in memory.
 
 use commerce_core::index::{Found, IndexSpec};
-use commerce_operator::reconcile::names;
+use commerce_operator::reconcile::names::{self, Component};
 use serde_json::json;
 
 use crate::{cluster::PIPELINE, world::World};
@@ -169,7 +169,10 @@ async fn a_new_image_migrates_first_and_a_failed_migration_leaves_the_old_versio
     assert_eq!(image(&world), "ghcr.io/example/commerce-api:1.2.3");
 
     world.cluster.finish_jobs("Complete");
-    world.pass().await.unwrap();
+    for _ in Component::ALL {
+        world.pass().await.unwrap();
+        world.cluster.start_pods();
+    }
     assert_eq!(image(&world), "ghcr.io/example/commerce-api:2.0.0");
     assert_eq!(
         world.cluster.paths("/jobs/").len(),
