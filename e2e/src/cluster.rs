@@ -30,6 +30,7 @@ const fn kind(group_version: &'static str, plural: &'static str) -> Kind {
 pub const PIPELINES: Kind = kind("apis/commerce.lab/v1alpha1", "commercepipelines");
 pub const DEPLOYMENTS: Kind = kind("apis/apps/v1", "deployments");
 pub const STATEFUL_SETS: Kind = kind("apis/apps/v1", "statefulsets");
+pub const CONTROLLER_REVISIONS: Kind = kind("apis/apps/v1", "controllerrevisions");
 pub const JOBS: Kind = kind("apis/batch/v1", "jobs");
 pub const INGRESSES: Kind = kind("apis/networking.k8s.io/v1", "ingresses");
 pub const DISRUPTION_BUDGETS: Kind = kind("apis/policy/v1", "poddisruptionbudgets");
@@ -40,8 +41,9 @@ pub const SECRETS: Kind = kind("api/v1", "secrets");
 pub const PODS: Kind = kind("api/v1", "pods");
 
 /// The kinds of which a pipeline owns objects.
-pub const OWNED: [Kind; 7] = [
+pub const OWNED: [Kind; 8] = [
     DEPLOYMENTS,
+    CONTROLLER_REVISIONS,
     JOBS,
     INGRESSES,
     DISRUPTION_BUDGETS,

@@ -87,6 +87,20 @@ pub async fn kafka_topics(cluster: &Cluster) -> Result<BTreeSet<String>> {
     Ok(printed.lines().map(str::to_owned).collect())
 }
 
+/// What Kafka's own tool for configurations answers, asked in Kafka's pod.
+pub async fn kafka_configs(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+    let tool = "/opt/kafka/bin/kafka-configs.sh";
+    let pod = ["exec", "-n", NAMESPACE, "statefulset/stores-kafka", "--", tool];
+    let all = [&pod[..], &["--bootstrap-server", "localhost:9092"], arguments].concat();
+    cluster.environment.kubectl(&all).await
+}
+
+/// What is set on a topic itself, as Kafka's tool prints it.
+pub async fn kafka_topic_config(cluster: &Cluster, topic: &str) -> Result<String> {
+    let describe = ["--describe", "--entity-type", "topics", "--entity-name", topic];
+    kafka_configs(cluster, &describe).await
+}
+
 /// What Elasticsearch answers to `GET <path>`; `None` for 404.
 pub async fn elasticsearch(cluster: &Cluster, path: &str) -> Result<Option<Value>> {
     let forward = Forward::to(cluster, "stores-elasticsearch", 9200).await?;

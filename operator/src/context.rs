@@ -14,8 +14,11 @@ use rand::Rng as _;
 
 use crate::{
     crd::CommercePipeline,
+    leader::Tenure,
     metrics::Metrics,
-    reconcile::{flow, secrets::referenced, services::Services, stores::Stores},
+    reconcile::{
+        claims::Claimant, error::Error, flow, secrets::referenced, services::Services, stores::Stores,
+    },
 };
 
 /// Pipelines are watched by their metadata alone; a pass reads the rest.
@@ -24,10 +27,19 @@ pub type Watched = PartialObjectMeta<CommercePipeline>;
 /// A store that answered is not asked again for so long: a rollout wakes the pipeline many times.
 const ANSWERED: Duration = Duration::from_secs(10);
 
+/// Other pipelines are not listed again for so long.
+const CLAIMED: Duration = Duration::from_secs(10);
+/// No write into a store takes longer.
+const LONGEST_WRITE: Duration = Duration::from_secs(10);
+
 /// What all passes share.
 #[derive(Clone)]
 pub struct Context {
     pub client: Client,
+    /// The one namespace that is served; all if absent.
+    pub namespace: Option<String>,
+    /// What allows this replica to write.
+    pub tenure: Tenure,
     pub stores: Arc<dyn Stores>,
     pub services: Arc<dyn Services>,
     pub recorder: Recorder,
@@ -68,6 +80,23 @@ pub fn spread(pause: Duration) -> Duration {
 }
 
 impl Context {
+    /// Writes into a store, if no other replica can have begun to work before it is done. What takes too long is broken off,
+    /// and goes on in a later pass.
+    pub async fn write<T>(
+        &self,
+        work: impl Future<Output = Result<T, String>>,
+        failed: impl FnOnce(String) -> Error,
+    ) -> Result<T, Error> {
+        if !self.tenure.lasts(LONGEST_WRITE) {
+            return Err(Error::LeaseUncertain);
+        }
+        let late = |_| Err(format!("not done within {} s", LONGEST_WRITE.as_secs()));
+        let done = tokio::time::timeout(LONGEST_WRITE, work)
+            .await
+            .unwrap_or_else(late);
+        done.map_err(failed)
+    }
+
     /// Notes which Secrets a pipeline refers to, so that a change of one wakes it.
     pub fn remember(&self, resource: &CommercePipeline) {
         let namespace = resource.namespace().unwrap_or_default();
@@ -87,6 +116,8 @@ impl Context {
         state.refer(&pipeline, &BTreeSet::new());
         state.attempts.remove(&pipeline);
         state.lately.remove(&resource.uid().unwrap_or_default());
+        state.databases.remove(&resource.uid().unwrap_or_default());
+        state.claimants = None;
     }
 }
 
@@ -102,6 +133,10 @@ struct State {
     attempts: HashMap<ObjectRef<Watched>, u32>,
     /// By the pipeline's uid.
     lately: HashMap<String, Lately>,
+    /// All pipelines, and when they were listed.
+    claimants: Option<(Arc<Vec<Claimant>>, Instant)>,
+    /// Where the tables of a generation of a pipeline are, by its uid.
+    databases: HashMap<String, (i64, Option<String>)>,
 }
 
 #[derive(Debug, Default)]
@@ -147,6 +182,34 @@ impl Memory {
             .flatten()
             .map(|(namespace, name)| ObjectRef::new(name).within(namespace))
             .collect()
+    }
+
+    /// All pipelines, as they were a moment ago.
+    #[must_use]
+    pub fn claimants(&self) -> Option<Arc<Vec<Claimant>>> {
+        let state = self.lock();
+        let (all, at) = state.claimants.as_ref()?;
+        (at.elapsed() < CLAIMED).then(|| Arc::clone(all))
+    }
+
+    /// All pipelines as they are now.
+    pub fn claimed(&self, all: Arc<Vec<Claimant>>) {
+        self.lock().claimants = Some((all, Instant::now()));
+    }
+
+    /// Where the tables of a generation of a pipeline are, if that was found out.
+    #[must_use]
+    pub fn database(&self, uid: &str, generation: i64) -> Option<Option<String>> {
+        let state = self.lock();
+        let (known, database) = state.databases.get(uid)?;
+        (*known == generation).then(|| database.clone())
+    }
+
+    /// Where the tables of a generation of a pipeline are.
+    pub fn has_database(&self, uid: &str, generation: i64, database: Option<String>) {
+        self.lock()
+            .databases
+            .insert(uid.to_owned(), (generation, database));
     }
 
     /// All stores that these inputs name answered a moment ago.

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::Deployment,
+        apps::v1::{ControllerRevision, Deployment},
         batch::v1::Job,
         core::v1::{Secret, Service, ServiceAccount},
         networking::v1::Ingress,
@@ -69,6 +69,7 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
     Controller::for_stream(pipelines, reader)
         .with_config(Config::default().concurrency(concurrency).debounce(DEBOUNCE))
         .owns(scoped::<Deployment>(client, namespace), ours())
+        .owns(scoped::<ControllerRevision>(client, namespace), ours())
         .owns(scoped::<Job>(client, namespace), ours())
         .owns(scoped::<Service>(client, namespace), ours())
         .owns(scoped::<ServiceAccount>(client, namespace), ours())

@@ -5,7 +5,10 @@
 //! different nodes need not agree. Crates for this keep calling a holder the leader while the API server can't be reached,
 //! which is when it matters.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -43,12 +46,34 @@ impl Default for Timing {
     }
 }
 
+/// For how long this replica may be sure that no other works.
+///
+/// It is counted from before the Lease was last renewed, by one's own clock; another replica counts from when it saw that,
+/// which is later.
+#[derive(Clone, Debug, Default)]
+pub struct Tenure(Arc<Mutex<Option<Instant>>>);
+
+impl Tenure {
+    /// Whether it lasts at least this long from now.
+    #[must_use]
+    pub fn lasts(&self, long: Duration) -> bool {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() + long < until)
+    }
+
+    /// It lasts until then.
+    pub fn until(&self, end: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+}
+
 /// A candidate.
 #[derive(Debug)]
 pub struct Candidate {
     api: Api<Lease>,
     identity: String,
     timing: Timing,
+    tenure: Tenure,
     /// The Lease as it was when it last changed, and when that was seen.
     seen: Option<(LeaseSpec, Instant)>,
 }
@@ -61,8 +86,15 @@ impl Candidate {
             api: Api::namespaced(client, namespace),
             identity,
             timing,
+            tenure: Tenure::default(),
             seen: None,
         }
+    }
+
+    /// For how long it holds the Lease.
+    #[must_use]
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.clone()
     }
 
     /// Waits until this candidate holds the Lease. `heard` is told after each answer of the API server.
@@ -85,9 +117,13 @@ impl Candidate {
         loop {
             sleep(self.timing.period).await;
             let left = self.timing.renew_within.saturating_sub(renewed.elapsed());
+            let before = Instant::now();
             match timeout(left, self.attempt()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return tracing::error!("another replica has taken the Lease"),
+                Ok(Ok(true)) => renewed = before,
+                Ok(Ok(false)) => {
+                    self.tenure.until(None);
+                    return tracing::error!("another replica has taken the Lease");
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "renewing the Lease; trying again"),
                 Err(_) => {}
             }
@@ -102,6 +138,7 @@ impl Candidate {
 
     /// Gives the Lease back, so that another replica need not wait for it to run out.
     pub async fn release(&mut self) -> Result<(), kube::Error> {
+        self.tenure.until(None);
         let Some(mut lease) = self.api.get_opt(NAME).await? else {
             return Ok(());
         };
@@ -115,6 +152,13 @@ impl Candidate {
 
     /// Takes or renews the Lease if it is free or ours. The resource version makes sure that only one of several succeeds.
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
+        let before = Instant::now();
+        let held = self.take().await?;
+        self.tenure.until(held.then(|| before + self.timing.valid));
+        Ok(held)
+    }
+
+    async fn take(&mut self) -> Result<bool, kube::Error> {
         let written = match self.api.get_opt(NAME).await? {
             None => {
                 let metadata = ObjectMeta {

@@ -4,6 +4,8 @@
 
 pub mod apply;
 pub mod build;
+pub mod claims;
+pub mod drift;
 pub mod error;
 pub mod events;
 pub mod fetch;
@@ -12,6 +14,7 @@ pub mod flow;
 pub mod health;
 pub mod names;
 mod prepare;
+pub mod rollout;
 pub mod secrets;
 pub mod services;
 pub mod status;
@@ -21,8 +24,8 @@ pub mod validate;
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{ResourceExt, runtime::controller::Action};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{Client, ResourceExt, runtime::controller::Action};
 
 use self::{
     build::Objects,
@@ -30,6 +33,7 @@ use self::{
     fetch::{Live, Observed, Read},
     flow::Flow,
     names::Component,
+    rollout::Step,
     status::Findings,
 };
 use crate::{
@@ -73,6 +77,16 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
     {
         findings.stop(None, stop);
     }
+    // What a changed spec asks for is no drift.
+    let carried_out = resource
+        .status
+        .as_ref()
+        .and_then(|status| status.prepared_for.as_ref());
+    if !findings.corrected.is_empty() && findings.prepared_for.as_ref() == carried_out {
+        let note = format!("put right: {}", drift::list(&findings.corrected));
+        let event = events::event(true, "DriftCorrected", status::DRIFT, &note);
+        events::publish(&context.recorder, &resource, vec![event]).await;
+    }
     let next = status::next(&resource, &findings, &now());
     if status::write(&context.client, &resource, &next).await? {
         events::publish(
@@ -101,24 +115,46 @@ async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Fin
     let objects = build::objects(&pipeline);
     apply::apply(&context.client, &objects.account, &observed.live.accounts).await?;
 
-    let prepared = prepare::prepare(&pipeline, &objects, &observed, context, findings).await;
     let before = resource
         .status
         .as_ref()
         .and_then(|status| status.prepared_for.as_ref());
+    let policy = drift::policy(&pipeline, before);
+    let prepared = prepare::prepare(
+        resource, &pipeline, &objects, &observed, policy, context, findings,
+    )
+    .await;
     if prepared.is_ok() {
         findings.prepared_for = Some(pipeline.inputs.clone());
-    } else if before != Some(&pipeline.inputs) {
-        // What runs now goes on as it is until the steps before it have succeeded for the new spec.
+    } else if !rollout::has_begun(&observed.live.deployments, &observed.live.revisions) {
         return prepared;
     }
-    let live = workloads(&objects, observed, context).await?;
+    // Until the steps before have succeeded for the new spec, the version that runs is kept in repair.
+    let open = prepared.is_ok() || before == Some(&pipeline.inputs);
+    let (live, behind) = workloads(&objects, observed, context, open).await?;
     health_of(resource, &live, findings);
+    for health in std::mem::take(&mut findings.components) {
+        let waits = behind
+            .iter()
+            .find(|(component, _)| *component == health.component);
+        findings.components.push(match waits {
+            Some((_, first)) => health.behind(first),
+            None => health,
+        });
+    }
     prepared
 }
 
-/// Applies what runs, and gives the children as they are then.
-async fn workloads(objects: &Objects, observed: Observed, context: &Context) -> Result<Live, Error> {
+/// Components whose new version waits, and what for.
+type Behind = Vec<(Component, &'static str)>;
+
+/// Applies what runs, and gives the children as they are then. New versions wait while it is not `open` to them.
+async fn workloads(
+    objects: &Objects,
+    observed: Observed,
+    context: &Context,
+    open: bool,
+) -> Result<(Live, Behind), Error> {
     let client = &context.client;
     let mut live = observed.live;
     for service in &objects.services {
@@ -127,10 +163,12 @@ async fn workloads(objects: &Objects, observed: Observed, context: &Context) -> 
     for budget in &objects.budgets {
         apply::apply(client, budget, &live.budgets).await?;
     }
-    let mut deployments = Vec::with_capacity(objects.deployments.len());
-    for deployment in &objects.deployments {
-        deployments.push(apply::apply(client, deployment, &live.deployments).await?);
-    }
+    let (deployments, behind) = deployments(objects, &live, client, open).await?;
+    let in_use = rollout::in_use(&deployments);
+    apply::prune(client, &live.revisions, |name| {
+        in_use.iter().any(|used| used == name)
+    })
+    .await?;
     live.deployments = deployments;
     let wanted = objects.ingress.as_ref().map(ResourceExt::name_any);
     apply::prune(client, &live.ingresses, |name| Some(name) == wanted.as_deref()).await?;
@@ -138,7 +176,45 @@ async fn workloads(objects: &Objects, observed: Observed, context: &Context) -> 
         Some(ingress) => vec![apply::apply(client, ingress, &live.ingresses).await?],
         None => Vec::new(),
     };
-    Ok(live)
+    Ok((live, behind))
+}
+
+/// Applies the Deployments, each version in its turn.
+async fn deployments(
+    objects: &Objects,
+    live: &Live,
+    client: &Client,
+    open: bool,
+) -> Result<(Vec<Deployment>, Behind), Error> {
+    let first_time = !rollout::has_begun(&live.deployments, &live.revisions);
+    let mut first = (!open).then_some("the steps before it");
+    let (mut applied, mut behind) = (Vec::with_capacity(Component::ALL.len()), Behind::new());
+    for (component, desired) in Component::ALL.into_iter().zip(&objects.deployments) {
+        let step = rollout::step(desired, &live.deployments, &live.revisions, first.is_none());
+        let deployment = match &step {
+            Step::Now(revision) => {
+                apply::apply(client, revision.as_ref(), &live.revisions).await?;
+                Some(apply::apply(client, desired, &live.deployments).await?)
+            }
+            Step::Later(kept) => Some(apply::apply(client, kept.as_ref(), &live.deployments).await?),
+            Step::Leave => {
+                let name = desired.name_any();
+                live.deployments
+                    .iter()
+                    .find(|live| live.name_any() == name)
+                    .cloned()
+            }
+        };
+        if let (false, Some(first)) = (matches!(step, Step::Now(_)), first) {
+            behind.push((component, first));
+        }
+        // A first installation has nothing to protect.
+        if first.is_none() && !first_time && !deployment.as_ref().is_some_and(health::has_rolled_out) {
+            first = Some(component.as_str());
+        }
+        applied.extend(deployment);
+    }
+    Ok((applied, behind))
 }
 
 /// Asks the services how it goes.

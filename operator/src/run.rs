@@ -70,6 +70,8 @@ pub async fn run() -> anyhow::Result<()> {
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
+        namespace: config.watch_namespace.clone(),
+        tenure: candidate.tenure(),
         stores: Arc::new(Remote),
         services: Arc::new(Http::new(ADMIN_PORT).context("preparing to ask the services")?),
         settings: config.settings,

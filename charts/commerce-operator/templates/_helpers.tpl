@@ -62,6 +62,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# The version of each workload that runs, kept so that a workload which is deleted or edited while a rollout waits is put
+# back as it was.
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [get, list, watch, create, patch, delete]
 # The API's Service, and the workloads' own account (which carries no token and no rights).
 - apiGroups: [""]
   resources: [services, serviceaccounts]

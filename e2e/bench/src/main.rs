@@ -45,7 +45,7 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
-    /// The indexer against a bare loader.
+    /// The indexer against a bare loader and Flink SQL.
     Indexer {
         /// How many events wait.
         #[arg(long, default_value_t = 500_000)]

@@ -2,7 +2,10 @@
 
 mod away;
 mod bad_specs;
+mod conflict;
 mod deletion;
+mod drift;
+mod flowing;
 mod healing;
 mod isolation;
 mod load;

@@ -128,6 +128,12 @@ pub struct CommercePipelineSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
+    /// What happens when somebody else has changed the topics, the index template, the index or its alias. `Correct` puts
+    /// back what the spec says; `Observe` leaves it and tells what differs in the condition `DriftDetected`. A change of the
+    /// spec or of a Secret is carried out in either case, and with it everything that differs.
+    #[serde(default)]
+    pub drift_policy: DriftPolicy,
+
     /// The products that the pipeline starts with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<CatalogueSpec>,
@@ -197,6 +203,14 @@ pub enum DeletionPolicy {
     #[default]
     Retain,
     Delete,
+}
+
+/// What happens when topics, template, index or alias were changed by somebody else.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DriftPolicy {
+    #[default]
+    Correct,
+    Observe,
 }
 
 /// The products that the pipeline starts with.

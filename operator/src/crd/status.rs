@@ -13,7 +13,8 @@ pub struct CommercePipelineStatus {
     pub observed_generation: Option<i64>,
 
     /// `Ready`, and one condition for each step before it: `StoresReachable`, `SchemaReady`, `TopicsReady`, `IndexReady`,
-    /// `ApiAvailable`, `RelayAvailable`, `IndexerAvailable`. `Flowing` tells whether orders reach the index in time; it is no
+    /// `ApiAvailable`, `RelayAvailable`, `IndexerAvailable`. `Flowing` tells whether orders reach the index in time;
+    /// `DriftDetected` is true while topics, template, index or alias differ from the spec, and tells each field. Neither is a
     /// part of `Ready`, which speaks of what the spec asks for. `Suspended` is there while the pipeline is suspended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
@@ -30,6 +31,10 @@ pub struct CommercePipelineStatus {
     /// The indexer's replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indexer: Option<ComponentStatus>,
+
+    /// Version of the database schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_version: Option<i64>,
 
     /// The topics that the pipeline uses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -12,6 +12,14 @@ pub enum Error {
     #[error("{0}")]
     StoresUnreachable(String),
     #[error("{0}")]
+    Conflict(String),
+    #[error(
+        "nothing is written into the stores, since this replica can't be sure that no other works: it could not renew its Lease lately"
+    )]
+    LeaseUncertain,
+    #[error("{0}")]
+    DowngradeRefused(String),
+    #[error("{0}")]
     MigrationFailed(String),
     #[error("{0}")]
     TopicsFailed(String),
@@ -43,6 +51,9 @@ impl Error {
             Self::FetchFailed { .. } => "FetchFailed",
             Self::Invalid(invalid) => invalid.reason(),
             Self::StoresUnreachable(_) => "StoresUnreachable",
+            Self::Conflict(_) => "Conflict",
+            Self::LeaseUncertain => "LeaseUncertain",
+            Self::DowngradeRefused(_) => "DowngradeRefused",
             Self::MigrationFailed(_) => "MigrationFailed",
             Self::TopicsFailed(_) => "TopicsFailed",
             Self::IndexFailed(_) => "IndexFailed",

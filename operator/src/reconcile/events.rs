@@ -6,16 +6,17 @@ use kube::{
     runtime::events::{Event, EventType, Recorder},
 };
 
-use super::status::READY;
+use super::status::{DRIFT, READY};
 use crate::crd::{CommercePipeline, CommercePipelineStatus};
 
 /// Reasons of conditions that do not hold yet, without anything being wrong.
-const PATIENT: [&str; 8] = [
+const PATIENT: [&str; 9] = [
     "NotReached",
     "Migrating",
     "WaitingForMigration",
     "Starting",
     "RollingOut",
+    "RolloutWaiting",
     "Suspended",
     "Deleting",
     "ScaledToZero",
@@ -49,10 +50,15 @@ pub fn changes(before: Option<&CommercePipelineStatus>, after: &CommercePipeline
         .conditions
         .iter()
         .filter(|condition| {
-            !known(condition) && !said_elsewhere(condition) && condition.reason != "NotReached"
+            let news = !known(condition) && !said_elsewhere(condition);
+            // That a new pipeline is as its spec says is no news.
+            let first =
+                before.is_none_or(|status| status.conditions.iter().all(|old| old.type_ != condition.type_));
+            news && condition.reason != "NotReached" && !(first && condition.reason == "InSync")
         })
         .map(|condition| {
-            let fine = condition.status == "True" && condition.reason != "RolloutStuck";
+            let holds = (condition.status == "True") != (condition.type_ == DRIFT);
+            let fine = holds && condition.reason != "RolloutStuck";
             let normal = fine || PATIENT.contains(&condition.reason.as_str());
             event(normal, &condition.reason, &condition.type_, &condition.message)
         })

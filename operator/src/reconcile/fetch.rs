@@ -3,7 +3,7 @@
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::Deployment,
+        apps::v1::{ControllerRevision, Deployment},
         batch::v1::Job,
         core::v1::{Pod, Secret, Service, ServiceAccount},
         networking::v1::Ingress,
@@ -36,6 +36,7 @@ pub struct Live {
     pub accounts: Vec<ServiceAccount>,
     pub jobs: Vec<Job>,
     pub deployments: Vec<Deployment>,
+    pub revisions: Vec<ControllerRevision>,
     pub services: Vec<Service>,
     pub budgets: Vec<PodDisruptionBudget>,
     pub ingresses: Vec<Ingress>,
@@ -93,10 +94,11 @@ pub async fn pods(client: &Client, resource: &CommercePipeline) -> Result<Vec<Po
 }
 
 async fn live(client: &Client, resource: &CommercePipeline) -> Result<Live, Error> {
-    let (accounts, jobs, deployments, services, budgets, ingresses, pods) = futures::try_join!(
+    let (accounts, jobs, deployments, revisions, services, budgets, ingresses, pods) = futures::try_join!(
         owned(client, resource, "its ServiceAccount"),
         owned(client, resource, "its Jobs"),
         owned(client, resource, "its Deployments"),
+        owned(client, resource, "the revisions of its Deployments"),
         owned(client, resource, "its Services"),
         owned(client, resource, "its PodDisruptionBudgets"),
         owned(client, resource, "its Ingress"),
@@ -106,6 +108,7 @@ async fn live(client: &Client, resource: &CommercePipeline) -> Result<Live, Erro
         accounts,
         jobs,
         deployments,
+        revisions,
         services,
         budgets,
         ingresses,

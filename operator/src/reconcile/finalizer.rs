@@ -12,7 +12,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    RETRY_CLEANUP, apply,
+    RETRY_CLEANUP, apply, claims,
     error::{Error, Stop},
     events::{self, event},
     fetch,
@@ -73,7 +73,7 @@ async fn set(client: &Client, resource: &CommercePipeline, finalizers: &[String]
 pub async fn finish(resource: &CommercePipeline, context: &Context) -> Result<Action, Error> {
     if is_held(resource) {
         if resource.spec.deletion_policy == DeletionPolicy::Delete
-            && let Some(waiting) = clean_up(resource, context).await?
+            && let Some(waiting) = Box::pin(clean_up(resource, context)).await?
         {
             return Ok(waiting);
         }
@@ -110,12 +110,21 @@ async fn clean_up(resource: &CommercePipeline, context: &Context) -> Result<Opti
     let mut failed = Vec::new();
     let mut left = Vec::new();
     let secrets = &observed.secrets;
-    let remove = |store: Store| async move { (store, remove(store, resource, secrets, context).await) };
+    let conflicts = &claims::conflicts(resource, context).await?;
+    let remove = |store: Store| async move {
+        match conflicts.iter().find(|conflict| conflict.step == store.step()) {
+            Some(conflict) => {
+                let whose = format!("it is what the older pipeline {} uses", conflict.holder);
+                (store, Outcome::Left(whose))
+            }
+            None => (store, remove(store, resource, secrets, context).await),
+        }
+    };
     let all = [Store::Kafka, Store::Elasticsearch, Store::Postgres].map(remove);
     for (store, outcome) in futures::future::join_all(all).await {
         match outcome {
             Outcome::Removed => {}
-            Outcome::Unreachable(problem) => left.push(format!("{}: {problem}", store.what())),
+            Outcome::Left(problem) => left.push(format!("{}: {problem}", store.what())),
             Outcome::Failed(problem) => failed.push(format!("{}: {problem}", store.what())),
         }
     }
@@ -176,6 +185,15 @@ enum Store {
 }
 
 impl Store {
+    /// The condition that is about it.
+    fn step(self) -> &'static str {
+        match self {
+            Self::Kafka => status::TOPICS,
+            Self::Elasticsearch => status::INDEX,
+            Self::Postgres => status::SCHEMA,
+        }
+    }
+
     fn what(self) -> &'static str {
         match self {
             Self::Kafka => "the topics in Kafka",
@@ -187,33 +205,36 @@ impl Store {
 
 enum Outcome {
     Removed,
-    /// The Secret with the way there is gone.
-    Unreachable(String),
+    /// The Secret with the way there is gone, or it is another pipeline's.
+    Left(String),
     Failed(String),
 }
 
 async fn remove(store: Store, resource: &CommercePipeline, secrets: &Secrets, context: &Context) -> Outcome {
     let namespace = resource.namespace().unwrap_or_default();
+    let (stores, failed) = (&context.stores, Error::CleanupFailed);
     let result = match store {
         Store::Kafka => match validate::kafka(&resource.spec.kafka, &namespace, secrets) {
-            Ok(kafka) => Ok(context.stores.remove_topics(&kafka).await),
+            Ok(kafka) => Ok(context.write(stores.remove_topics(&kafka), failed).await),
             Err(problem) => Err(problem),
         },
         Store::Elasticsearch => {
             match validate::elasticsearch(&resource.spec.elasticsearch, &namespace, secrets) {
-                Ok(elasticsearch) => Ok(context.stores.remove_index(&elasticsearch).await),
+                Ok(elasticsearch) => Ok(context.write(stores.remove_index(&elasticsearch), failed).await),
                 Err(problem) => Err(problem),
             }
         }
         Store::Postgres => match validate::postgres(&resource.spec.postgres, &namespace, secrets) {
-            Ok(postgres) => Ok(context.stores.remove_schema(&postgres.connect).await),
+            Ok(postgres) => Ok(context
+                .write(stores.remove_schema(&postgres.connect), failed)
+                .await),
             Err(problem) => Err(problem),
         },
     };
     match result {
         Ok(Ok(())) => Outcome::Removed,
-        Ok(Err(problem)) => Outcome::Failed(problem),
-        Err(problem @ Problem::Missing(_)) => Outcome::Unreachable(problem.to_string()),
+        Ok(Err(problem)) => Outcome::Failed(problem.to_string()),
+        Err(problem @ Problem::Missing(_)) => Outcome::Left(problem.to_string()),
         Err(problem) => Outcome::Failed(problem.to_string()),
     }
 }

@@ -139,19 +139,31 @@ pub fn judge(resource: &CommercePipeline, seen: &Seen, memory: &mut Memory, now:
         (Some(reason), true) => Finding::unknown(reason, message),
         (Some(reason), false) => Finding::no(reason, message),
     };
-    memory.tell(finding, figures, reason.filter(|_| brief), before, now)
+    let brief = reason.filter(|_| brief);
+    if memory.is_too_soon(&finding, brief, before, now) {
+        return Flow {
+            finding: None,
+            figures: Figures::of(&status),
+            unsettled: true,
+        };
+    }
+    Flow {
+        unsettled: finding.status != "True",
+        finding: Some(finding),
+        figures,
+    }
 }
 
 impl Memory {
-    /// A brief trouble is told when it has lasted, unless it is what was told before.
-    fn tell(
+    /// A brief trouble is told when it has lasted, unless it is what was told before. Until then all stays as it was, the
+    /// figures included: a relay that hands over knows none for a moment.
+    fn is_too_soon(
         &mut self,
-        finding: Finding,
-        figures: Figures,
+        finding: &Finding,
         brief: Option<&'static str>,
         before: Option<&Condition>,
         now: Instant,
-    ) -> Flow {
+    ) -> bool {
         let news = before.is_some_and(|before| before.reason != finding.reason);
         let since = match (brief.filter(|_| news), self.suspected) {
             (None, _) => None,
@@ -159,12 +171,7 @@ impl Memory {
             (Some(reason), _) => Some((reason, now)),
         };
         self.suspected = since;
-        let too_soon = since.is_some_and(|(_, since)| now.duration_since(since) < PATIENCE);
-        Flow {
-            unsettled: finding.status != "True",
-            finding: (!too_soon).then_some(finding),
-            figures,
-        }
+        since.is_some_and(|(_, since)| now.duration_since(since) < PATIENCE)
     }
 }
 

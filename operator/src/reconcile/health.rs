@@ -57,19 +57,14 @@ pub fn component(pipeline: &str, component: Component, deployments: &[Deployment
             rolling: true,
         };
     };
-    let wanted = deployment
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
+    let wanted = replicas(deployment);
     let status = deployment.status.clone().unwrap_or_default();
-    let seen = status.observed_generation >= deployment.metadata.generation;
     let (total, ready) = (status.replicas.unwrap_or(0), status.ready_replicas.unwrap_or(0));
     let (updated, available) = (
         status.updated_replicas.unwrap_or(0),
         status.available_replicas.unwrap_or(0),
     );
-    let rolling = !seen || updated < wanted || total > updated || available < wanted;
+    let rolling = !has_rolled_out(deployment);
     let stuck = status.conditions.iter().flatten().any(|condition| {
         condition.type_ == "Progressing" && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
     });
@@ -122,6 +117,42 @@ pub fn component(pipeline: &str, component: Component, deployments: &[Deployment
     }
 }
 
+/// Whether all replicas that are asked for are of the version that is asked for and ready, and no other one is left.
+#[must_use]
+pub fn has_rolled_out(deployment: &Deployment) -> bool {
+    let wanted = replicas(deployment);
+    let Some(status) = &deployment.status else {
+        return false;
+    };
+    let count = |replicas: Option<i32>| replicas.unwrap_or(0);
+    let updated = count(status.updated_replicas);
+    status.observed_generation >= deployment.metadata.generation
+        && updated >= wanted
+        && count(status.replicas) <= updated
+        && count(status.available_replicas) >= wanted
+}
+
+fn replicas(deployment: &Deployment) -> i32 {
+    deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1)
+}
+
+impl Health {
+    /// The same, where the component keeps the version before until `first` is done.
+    #[must_use]
+    pub fn behind(mut self, first: &str) -> Self {
+        self.rolling = true;
+        if self.finding.is_true() {
+            let message = format!("{}; its new version waits for {first}", self.finding.message);
+            self.finding = Finding::yes("RolloutWaiting", message);
+        }
+        self
+    }
+}
+
 /// How a Job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
@@ -148,6 +179,15 @@ pub fn job(job: &Job) -> JobState {
         (_, true) => JobState::Failed,
         _ => JobState::Running,
     }
+}
+
+/// Whether a Job failed because it was of no use to try again.
+#[must_use]
+pub fn gave_up(job: &Job) -> bool {
+    let conditions = job.status.iter().filter_map(|status| status.conditions.as_ref());
+    conditions.flatten().any(|condition| {
+        condition.type_ == "Failed" && condition.reason.as_deref() == Some("PodFailurePolicy")
+    })
 }
 
 /// What keeps a pod of a component from being ready, if it says so: the pod's name, the reason and the end of its log.

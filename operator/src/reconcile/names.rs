@@ -13,6 +13,9 @@ pub const APPLIED: &str = "commerce.lab/applied";
 /// On pod templates: fingerprint of the Secrets that the pods use, so that a changed one rolls them.
 pub const SECRETS: &str = "commerce.lab/secrets";
 
+/// On Deployments and their revisions: fingerprint of the pod template.
+pub const REVISION: &str = "commerce.lab/revision";
+
 /// One of the three services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {

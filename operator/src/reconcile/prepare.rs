@@ -1,31 +1,41 @@
 //! The steps before the workloads: stores reachable → schema → topics → index. Each begins when the one before it is done.
 
-use commerce_core::index::IndexState;
+use commerce_core::{
+    drift::{Difference, What},
+    index::IndexState,
+    topics::{self, TopicState},
+};
 use kube::ResourceExt as _;
 
 use super::{
     apply,
     build::Objects,
+    claims, drift,
     error::{Error, Stop},
     fetch::Observed,
     health::{self, JobState},
-    status::{Findings, INDEX, SCHEMA, STORES, TOPICS},
+    status::{Finding, Findings, INDEX, SCHEMA, STORES, TOPICS},
     validate::Pipeline,
 };
 use crate::{
     context::Context,
-    crd::{IndexStatus, TopicStatus},
+    crd::{CommercePipeline, DriftPolicy, IndexStatus, TopicStatus},
 };
 
 /// Brings the stores to what the pipeline needs.
 pub async fn prepare(
+    resource: &CommercePipeline,
     pipeline: &Pipeline,
     objects: &Objects,
     observed: &Observed,
+    policy: DriftPolicy,
     context: &Context,
     findings: &mut Findings,
 ) -> Result<(), Stop> {
     let uid = &pipeline.owner.uid;
+    let lately = context
+        .memory
+        .prepared_lately(uid, &pipeline.inputs, context.settings.drift_interval);
     if !context.memory.answered_lately(uid, &pipeline.inputs) {
         let result = stores(pipeline, context).await;
         record(findings, STORES, result, "Reachable", |()| {
@@ -34,24 +44,39 @@ pub async fn prepare(
         context.memory.answered(uid, &pipeline.inputs);
     }
 
+    if !lately {
+        unclaimed(resource, context, findings).await?;
+    }
     let result = schema(pipeline, objects, observed, context).await;
     record(findings, SCHEMA, result, "Migrated", Clone::clone)?;
 
-    if context
-        .memory
-        .prepared_lately(uid, &pipeline.inputs, context.settings.drift_interval)
-    {
+    if lately {
         return Ok(());
     }
-    let result = topics(pipeline, context).await;
+    let version = context.stores.schema_version(&pipeline.postgres.connect).await;
+    let (version, _) =
+        version.map_err(|error| Error::MigrationFailed(format!("reading the schema's version: {error}")))?;
+    findings.schema_version = Some(version);
+    let mut drift = Drift::default();
+    let result = topics(pipeline, policy, context, &mut drift).await;
     let topics = record(findings, TOPICS, result, "Created", |topics| {
         format!("{} topics are there", topics.len())
-    })?;
-    findings.topics = Some(topics);
-
-    let result = index(pipeline, context).await;
-    let message = |index: &IndexStatus| format!("{} is read and written as {}", index.active, index.alias);
-    findings.index = Some(record(findings, INDEX, result, "Created", message)?);
+    });
+    // What differs is told also where it ends the pass.
+    let result = match &topics {
+        Ok(_) => index(pipeline, policy, context, &mut drift).await.map(Some),
+        Err(_) => Ok(None),
+    };
+    if result.is_ok() && topics.is_ok() || !drift.left.is_empty() {
+        findings.drift = Some(drift::condition(&drift.left, policy));
+    }
+    findings.corrected = drift.corrected;
+    findings.topics = Some(topics?);
+    let message = |index: &Option<IndexStatus>| {
+        let of = |index: &IndexStatus| format!("{} is read and written as {}", index.active, index.alias);
+        index.as_ref().map(of).unwrap_or_default()
+    };
+    findings.index = record(findings, INDEX, result, "Created", message)?;
     context.memory.prepared(uid, &pipeline.inputs);
     Ok(())
 }
@@ -69,6 +94,23 @@ fn record<T>(
         Err(why) => findings.stop(Some(step), why),
     }
     result
+}
+
+/// Ends the pass where an older pipeline has claimed the same.
+async fn unclaimed(
+    resource: &CommercePipeline,
+    context: &Context,
+    findings: &mut Findings,
+) -> Result<(), Stop> {
+    let conflicts = claims::conflicts(resource, context).await?;
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    for conflict in &conflicts {
+        let finding = Finding::no("Conflict", &conflict.message);
+        findings.steps.push((conflict.step, finding));
+    }
+    Err(Error::Conflict(claims::list(&conflicts)).into())
 }
 
 async fn stores(pipeline: &Pipeline, context: &Context) -> Result<(), Stop> {
@@ -106,7 +148,9 @@ async fn schema(
     match health::job(live) {
         JobState::Succeeded => {
             // Jobs of earlier images have served their purpose.
-            apply::prune(&context.client, &observed.live.jobs, |other| other == name).await?;
+            let others = format!("{}-migrate-", pipeline.name);
+            let keep = |other: &str| other == name || !other.starts_with(&others);
+            apply::prune(&context.client, &observed.live.jobs, keep).await?;
             Ok(format!("Job {name} has brought the schema up to date"))
         }
         JobState::Running => {
@@ -119,6 +163,11 @@ async fn schema(
                 message,
             })
         }
+        JobState::Failed if health::gave_up(live) => Err(Error::DowngradeRefused(format!(
+            "the schema is newer than the image {} knows, and Job {name} has left it as it is; what ran before goes on running: set image.tag to the version that made the schema, or a later one",
+            pipeline.images.of("api")
+        ))
+        .into()),
         JobState::Failed => {
             let trouble = health::trouble(&observed.live.pods, "migrate")
                 .unwrap_or_else(|| "its pods are gone".to_owned());
@@ -147,27 +196,94 @@ async fn migrated_by_hand(pipeline: &Pipeline, context: &Context) -> Result<Stri
     })
 }
 
-async fn topics(pipeline: &Pipeline, context: &Context) -> Result<Vec<TopicStatus>, Stop> {
-    let topics = context
-        .stores
-        .ensure_topics(&pipeline.kafka)
-        .await
-        .map_err(Error::TopicsFailed)?;
-    Ok(topics
-        .into_iter()
-        .map(|topic| TopicStatus {
+/// What was found to differ.
+#[derive(Default)]
+struct Drift {
+    corrected: Vec<Difference>,
+    left: Vec<Difference>,
+}
+
+impl Drift {
+    /// Notes the differences; whether some are to be put right.
+    fn found(&mut self, policy: DriftPolicy, differences: Vec<Difference>) -> bool {
+        let (correct, left) = drift::sort(policy, differences);
+        self.left.extend(left);
+        let some = !correct.is_empty();
+        self.corrected.extend(correct);
+        some
+    }
+}
+
+async fn topics(
+    pipeline: &Pipeline,
+    policy: DriftPolicy,
+    context: &Context,
+    drift: &mut Drift,
+) -> Result<Vec<TopicStatus>, Stop> {
+    let (stores, kafka) = (&context.stores, &pipeline.kafka);
+    let found = stores.read_topics(kafka).await.map_err(Error::TopicsFailed)?;
+    if drift.found(policy, drift::of_topics(pipeline, &found)) {
+        let topics = context
+            .write(stores.ensure_topics(kafka), Error::TopicsFailed)
+            .await?;
+        let status = |topic: TopicState| TopicStatus {
             name: topic.name,
             partitions: topic.partitions,
-        })
+        };
+        return Ok(topics.into_iter().map(status).collect());
+    }
+    missing(&drift.left).map_or(Ok(()), |message| Err(Error::TopicsFailed(message)))?;
+    let status = |name: String| {
+        let partitions = found.get(&name)?.partitions;
+        Some(TopicStatus { name, partitions })
+    };
+    Ok(topics::names(&kafka.connect)
+        .into_iter()
+        .filter_map(status)
         .collect())
 }
 
-async fn index(pipeline: &Pipeline, context: &Context) -> Result<IndexStatus, Stop> {
-    let alias = pipeline.elasticsearch.index.name.clone();
-    match context.stores.ensure_index(&pipeline.elasticsearch).await.map_err(Error::IndexFailed)? {
+/// Without some things nothing works, whoever is to bring them about.
+fn missing(left: &[Difference]) -> Option<String> {
+    let missing: Vec<_> = left
+        .iter()
+        .filter(|difference| difference.what == What::Missing)
+        .map(ToString::to_string)
+        .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{}, and driftPolicy: Observe leaves it so: create it, or set driftPolicy: Correct",
+            missing.join("; ")
+        )
+    })
+}
+
+async fn index(
+    pipeline: &Pipeline,
+    policy: DriftPolicy,
+    context: &Context,
+    drift: &mut Drift,
+) -> Result<IndexStatus, Stop> {
+    let (stores, elasticsearch) = (&context.stores, &pipeline.elasticsearch);
+    let spec = &elasticsearch.index;
+    let alias = spec.name.clone();
+    let found = stores
+        .read_index(elasticsearch)
+        .await
+        .map_err(Error::IndexFailed)?;
+    let topics = drift.left.len();
+    let state = if drift.found(policy, drift::of_index(pipeline, &found)) {
+        context
+            .write(stores.ensure_index(elasticsearch), Error::IndexFailed)
+            .await?
+    } else {
+        missing(&drift.left[topics..]).map_or(Ok(()), |message| Err(Error::IndexFailed(message)))?;
+        IndexState::of(spec, &found)
+    };
+    match state {
         IndexState::Active { index, .. } => Ok(IndexStatus { alias, active: index }),
         IndexState::MappingDiffers { active, wanted } => Err(Error::IndexFailed(format!(
-            "the alias {alias} leads to {active}, whose mapping differs from what the spec asks for ({wanted}): put elasticsearch.index.mappings back, or fill {wanted} and move the alias to it"
+            "the alias {alias} leads to {active}, whose mapping differs from what the spec asks for ({wanted}): put elasticsearch.index.mappings back, or run `indexer rebuild --live --into {wanted}`, which fills that one and says how to move the alias"
         ))
         .into()),
     }

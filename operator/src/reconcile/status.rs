@@ -1,6 +1,7 @@
 //! Last station: what was found, as conditions that a person can act on. Pure: the previous status and the findings give the
 //! next status, and where nothing changed the two are equal, so nothing is written.
 
+use commerce_core::drift::Difference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
@@ -23,6 +24,7 @@ pub const SCHEMA: &str = "SchemaReady";
 pub const TOPICS: &str = "TopicsReady";
 pub const INDEX: &str = "IndexReady";
 pub const FLOWING: &str = "Flowing";
+pub const DRIFT: &str = "DriftDetected";
 pub const SUSPENDED: &str = "Suspended";
 
 /// The steps before the workloads, in their order.
@@ -55,6 +57,11 @@ impl Finding {
         }
     }
 
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        self.status == "True"
+    }
+
     pub fn no(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status: "False",
@@ -80,7 +87,12 @@ pub struct Findings {
     pub flow: Option<Flow>,
     pub topics: Option<Vec<TopicStatus>>,
     pub index: Option<IndexStatus>,
+    /// The condition `DriftDetected`.
+    pub drift: Option<Finding>,
+    /// Drift that was put right in this pass.
+    pub corrected: Vec<Difference>,
     pub url: Option<String>,
+    pub schema_version: Option<i64>,
     pub prepared_for: Option<String>,
     /// Why the pass ended early.
     pub stop: Option<(&'static str, String)>,
@@ -161,6 +173,11 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         condition(READY, readiness(&conditions, findings), generation)
     };
     conditions.insert(0, ready);
+    // It is about what others did, and true is bad: it does not make a pipeline that works one that does not.
+    match &findings.drift {
+        Some(finding) => conditions.push(condition(DRIFT, finding.clone(), generation)),
+        None => conditions.extend(before(DRIFT).cloned()),
+    }
     if findings.suspended {
         let message = "nothing is changed until suspend is false; what runs goes on running";
         conditions.push(condition(SUSPENDED, Finding::yes(SUSPENDED, message), generation));
@@ -189,6 +206,7 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         api: of(Component::Api, previous.api),
         relay: of(Component::Relay, previous.relay),
         indexer: of(Component::Indexer, previous.indexer),
+        schema_version: findings.schema_version.or(previous.schema_version),
         topics: findings.topics.clone().unwrap_or(previous.topics),
         index: findings.index.clone().or(previous.index),
         outbox: figures.outbox,
@@ -209,7 +227,12 @@ fn readiness(conditions: &[Condition], findings: &Findings) -> Finding {
     if let Some(bad) = steps.find(|condition| condition.status != "True") {
         return Finding::no(bad.reason.clone(), format!("{}: {}", bad.type_, bad.message));
     }
-    if let Some(health) = findings.components.iter().find(|health| health.rolling) {
+    // The first in the order of the rollout is what the others wait for.
+    let rolling = Component::ALL.iter().find_map(|component| {
+        let of = |health: &&Health| health.component == *component && health.rolling;
+        findings.components.iter().find(of)
+    });
+    if let Some(health) = rolling {
         return Finding::no(
             health.finding.reason.clone(),
             format!("{}: {}", health.component.as_str(), health.finding.message),

@@ -1,13 +1,13 @@
 //! The stores behind a pipeline, as far as the operator touches them: whether they answer, and the topics, the index and the
 //! schema that the pipeline needs. What a topic or an index looks like is `commerce_core`'s business.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
 use commerce_core::{
-    index::{self, IndexState},
+    index::{self, Found, IndexState},
     postgres,
-    topics::{self, TopicState},
+    topics::{self, Topic, TopicState},
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -43,8 +43,12 @@ pub trait Stores: fmt::Debug + Send + Sync {
     async fn away(&self, pipeline: &Pipeline) -> Vec<Away>;
     /// The version of the schema, and the one that the services need.
     async fn schema_version(&self, postgres: &PgConnectOptions) -> Result<(i64, i64), String>;
+    /// The topics that exist.
+    async fn read_topics(&self, kafka: &Kafka) -> Result<BTreeMap<String, Topic>, String>;
     /// Makes the topics what they should be.
     async fn ensure_topics(&self, kafka: &Kafka) -> Result<Vec<TopicState>, String>;
+    /// What there is of template, index and alias.
+    async fn read_index(&self, elasticsearch: &Elasticsearch) -> Result<Found, String>;
     /// Makes template, index and alias what they should be.
     async fn ensure_index(&self, elasticsearch: &Elasticsearch) -> Result<IndexState, String>;
     /// Removes the topics with all their events.
@@ -104,8 +108,24 @@ impl Stores for Remote {
         Ok((found.await?, postgres::latest_version()))
     }
 
+    async fn read_topics(&self, kafka: &Kafka) -> Result<BTreeMap<String, Topic>, String> {
+        topics::read(&kafka.connect, &kafka.topics)
+            .await
+            .map_err(|error| chain(&error))
+    }
+
     async fn ensure_topics(&self, kafka: &Kafka) -> Result<Vec<TopicState>, String> {
         topics::ensure(&kafka.connect, &kafka.topics)
+            .await
+            .map_err(|error| chain(&error))
+    }
+
+    async fn read_index(&self, elasticsearch: &Elasticsearch) -> Result<Found, String> {
+        let client = elasticsearch
+            .connect
+            .client(TIMEOUT)
+            .map_err(|error| chain(&error))?;
+        index::read(&client, &elasticsearch.index)
             .await
             .map_err(|error| chain(&error))
     }

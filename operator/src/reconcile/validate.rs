@@ -4,6 +4,7 @@
 //! must hold all the same for objects that were stored under an older definition.
 
 mod access;
+pub(super) mod address;
 mod hosts;
 mod stores;
 mod workloads;
@@ -22,7 +23,7 @@ use self::{
     workloads::{api, indexer, relay, seed},
 };
 use super::secrets::{Missing, SecretKey, Secrets};
-use crate::crd::{CommercePipeline, ImagePullPolicy, IngressSpec, TracingSpec};
+use crate::crd::{CommercePipeline, DriftPolicy, ImagePullPolicy, IngressSpec, TracingSpec};
 
 /// A pipeline that can be built.
 #[derive(Clone, Debug)]
@@ -31,6 +32,7 @@ pub struct Pipeline {
     pub namespace: String,
     pub owner: OwnerReference,
     pub images: Images,
+    pub drift_policy: DriftPolicy,
     pub seed: Option<Seed>,
     pub postgres: Postgres,
     pub kafka: Kafka,
@@ -161,6 +163,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
                 .map(|secret| secret.name.clone())
                 .collect(),
         },
+        drift_policy: spec.drift_policy,
         seed,
         fingerprints: Fingerprints {
             api: of(&[p, e, r, callers]),

@@ -58,6 +58,11 @@ impl Cluster {
         self.away.store(true, Ordering::Relaxed);
     }
 
+    /// Requests are answered again.
+    pub fn come_back(&self) {
+        self.away.store(false, Ordering::Relaxed);
+    }
+
     /// The object at a path.
     pub fn get(&self, path: &str) -> Option<Value> {
         self.objects.lock().unwrap().get(path).cloned()
@@ -135,6 +140,14 @@ impl Cluster {
             self.journal.lock().unwrap().push(entry);
         };
         match *method {
+            Method::GET if path == "/apis/commerce.lab/v1alpha1/commercepipelines" => {
+                let all = objects
+                    .iter()
+                    .filter(|(path, _)| path.contains("/commercepipelines/"));
+                let items: Vec<_> = all.map(|(_, object)| object.clone()).collect();
+                let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
+                (StatusCode::OK, list)
+            }
             Method::GET if is_collection(path) => {
                 let prefix = format!("{path}/");
                 let items: Vec<_> = objects

@@ -34,6 +34,7 @@ pub fn full() -> Value {
         "imagePullPolicy": "Always",
         "imagePullSecrets": [{ "name": "pull" }],
         "deletionPolicy": "Delete",
+        "driftPolicy": "Observe",
         "catalogue": { "seed": { "skus": 1000, "stock": 500 } },
         "postgres": { "secretRef": { "name": "pg-app", "key": "uri" }, "poolSize": 20, "migrations": "Auto", "outboxRetention": "72h" },
         "kafka": {

@@ -302,7 +302,7 @@ fn a_busy_pipeline_is_written_seldom_and_an_idle_one_never() {
         (json!("120ms"), json!("300ms"))
     );
     watch.writes = 0;
-    for step in 1..=100 {
+    for step in 1..=100_u32 {
         let jitter = (step * 37) % 90;
         let moving = IndexerStatus {
             freshness: fresh(
@@ -347,6 +347,8 @@ fn what_nobody_tells_is_absent() {
     let mut watch = Watch::flowing(&[]);
     assert_eq!(watch.status("/consumerLag"), 0);
     watch.after(30, &Seen::default());
+    assert_eq!(watch.status("/consumerLag"), 0, "not told yet");
+    watch.after(PATIENCE.as_secs(), &Seen::default());
     assert_eq!(
         (watch.status("/outbox"), watch.status("/consumerLag")),
         (Value::Null, Value::Null)

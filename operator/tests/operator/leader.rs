@@ -53,3 +53,20 @@ async fn a_holder_that_can_not_renew_stops_before_another_may_start() {
     cluster.go_away();
     timeout(TIMING.valid, first.keep()).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_tenure_ends_before_another_may_start() {
+    let cluster = Cluster::new(Journal::default());
+    let mut first = candidate(&cluster, "first");
+    let tenure = first.tenure();
+    assert!(!tenure.lasts(Duration::ZERO));
+    first.win(|_| ()).await;
+    assert!(tenure.lasts(TIMING.valid / 2) && !tenure.lasts(TIMING.valid));
+    cluster.go_away();
+    timeout(TIMING.valid, first.keep()).await.unwrap();
+    assert!(!tenure.lasts(TIMING.renew_within));
+    cluster.come_back();
+    first.win(|_| ()).await;
+    first.release().await.unwrap();
+    assert!(!tenure.lasts(Duration::ZERO), "it was given back");
+}

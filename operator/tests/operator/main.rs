@@ -5,13 +5,17 @@
 mod build;
 mod cel;
 mod cluster;
+mod conflict;
+mod drift;
 mod fixtures;
 mod flow;
 mod leader;
 mod reconcile;
 mod remote;
+mod rollout;
 mod schema;
 mod services;
 mod status;
 mod stores;
 mod validate;
+mod world;

@@ -1,9 +1,15 @@
 //! Stores that only remember what was asked of them, and can be taken away.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
-use commerce_core::{index::IndexState, topics::TopicState};
+use commerce_core::{
+    index::{Found, IndexState},
+    topics::{self, Topic, TopicState},
+};
 use commerce_operator::reconcile::{
     stores::{Away, Stores},
     validate::{Elasticsearch, Kafka, Pipeline},
@@ -18,20 +24,20 @@ pub struct FakeStores {
     pub journal: Journal,
     pub away: Mutex<Vec<&'static str>>,
     pub schema: Mutex<(i64, i64)>,
-    pub index: Mutex<IndexState>,
+    /// What Kafka has.
+    pub topics: Mutex<BTreeMap<String, Topic>>,
+    /// What Elasticsearch has.
+    pub index: Mutex<Found>,
 }
 
 impl FakeStores {
     pub fn new(journal: Journal) -> Self {
-        let index = IndexState::Active {
-            index: "orders-0a1b2c3d-1".into(),
-            created: true,
-        };
         Self {
             journal,
             away: Mutex::default(),
             schema: Mutex::new((1, 1)),
-            index: Mutex::new(index),
+            topics: Mutex::default(),
+            index: Mutex::default(),
         }
     }
 
@@ -40,13 +46,17 @@ impl FakeStores {
         *self.away.lock().unwrap() = stores.to_vec();
     }
 
-    fn did(&self, store: &'static str, what: &str) -> Result<(), String> {
-        self.journal.lock().unwrap().push(what.to_owned());
+    fn answers(&self, store: &'static str) -> Result<(), String> {
         if self.away.lock().unwrap().contains(&store) {
             Err("no answer within 5 s".to_owned())
         } else {
             Ok(())
         }
+    }
+
+    fn did(&self, store: &'static str, what: &str) -> Result<(), String> {
+        self.journal.lock().unwrap().push(what.to_owned());
+        self.answers(store)
     }
 }
 
@@ -67,19 +77,44 @@ impl Stores for FakeStores {
         Ok(*self.schema.lock().unwrap())
     }
 
-    async fn ensure_topics(&self, kafka: &Kafka) -> Result<Vec<TopicState>, String> {
-        self.did("Kafka", "topics")?;
-        let name = kafka.connect.topic("order.created");
-        Ok(vec![TopicState {
-            name,
-            partitions: kafka.topics.partitions,
-            changed: false,
-        }])
+    async fn read_topics(&self, _: &Kafka) -> Result<BTreeMap<String, Topic>, String> {
+        self.answers("Kafka")?;
+        Ok(self.topics.lock().unwrap().clone())
     }
 
-    async fn ensure_index(&self, _: &Elasticsearch) -> Result<IndexState, String> {
-        self.did("Elasticsearch", "index")?;
+    async fn ensure_topics(&self, kafka: &Kafka) -> Result<Vec<TopicState>, String> {
+        self.did("Kafka", "topics")?;
+        let mut topics = self.topics.lock().unwrap();
+        let mut states = Vec::new();
+        for name in topics::names(&kafka.connect) {
+            let topic = topics.entry(name.clone()).or_default();
+            topic.replication_factor = topic.replication_factor.max(kafka.topics.replication_factor);
+            topic.partitions = topic.partitions.max(kafka.topics.partitions);
+            topic.config.extend(kafka.topics.config.clone());
+            states.push(TopicState {
+                name,
+                partitions: topic.partitions,
+                changed: true,
+            });
+        }
+        Ok(states)
+    }
+
+    async fn read_index(&self, _: &Elasticsearch) -> Result<Found, String> {
+        self.answers("Elasticsearch")?;
         Ok(self.index.lock().unwrap().clone())
+    }
+
+    async fn ensure_index(&self, elasticsearch: &Elasticsearch) -> Result<IndexState, String> {
+        self.did("Elasticsearch", "index")?;
+        let spec = &elasticsearch.index;
+        let mut found = self.index.lock().unwrap();
+        let state = IndexState::of(spec, &found);
+        if found.active(spec).is_some() && matches!(state, IndexState::MappingDiffers { .. }) {
+            return Ok(state);
+        }
+        *found = Found::as_wanted(spec);
+        Ok(IndexState::of(spec, &found))
     }
 
     async fn remove_topics(&self, _: &Kafka) -> Result<(), String> {

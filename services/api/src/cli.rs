@@ -121,6 +121,6 @@ fn is_away(error: &MigrateError) -> bool {
             postgres::is_away(error)
         }
         MigrateError::Migrate(sqlx::migrate::MigrateError::Execute(error)) => postgres::is_away(error),
-        MigrateError::Migrate(_) => false,
+        MigrateError::Newer { .. } | MigrateError::Migrate(_) => false,
     }
 }

@@ -3,18 +3,16 @@
 //! A concrete index is called `<alias>-<hash of mappings and fixed settings>-<n>`, so that its name tells whether it has
 //! the mapping that is wanted. Everybody reads and writes through the alias.
 
-use elasticsearch::{
-    Elasticsearch,
-    indices::{
-        IndicesCreateParts, IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetAliasParts,
-        IndicesGetIndexTemplateParts, IndicesGetSettingsParts, IndicesPutIndexTemplateParts,
-        IndicesPutSettingsParts,
-    },
-};
+mod found;
+mod write;
+
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::elasticsearch::{Error, body, body_if_found};
+pub use self::{
+    found::{Found, active_index, read},
+    write::{create_beside, delete, ensure, move_alias},
+};
 
 /// The index as it should be.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +34,27 @@ pub struct IndexSpec {
 pub enum IndexState {
     /// The alias points at an index with the wanted mapping.
     Active { index: String, created: bool },
-    /// The alias points at an index with another mapping; nothing was changed.
+    /// The alias points at an index with another mapping, which was left as it is.
     MappingDiffers { active: String, wanted: String },
+}
+
+impl IndexState {
+    /// What there is, where nothing is written.
+    #[must_use]
+    pub fn of(spec: &IndexSpec, found: &Found) -> Self {
+        let (active, wanted) = (
+            found.active(spec).unwrap_or_default().to_owned(),
+            spec.wanted_index(),
+        );
+        if spec.fits(&active) {
+            Self::Active {
+                index: active,
+                created: false,
+            }
+        } else {
+            Self::MappingDiffers { active, wanted }
+        }
+    }
 }
 
 impl IndexSpec {
@@ -112,8 +129,44 @@ impl IndexSpec {
             .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
-    fn wanted_index(&self) -> String {
+    /// Name of the concrete index that has the wanted mapping.
+    #[must_use]
+    pub fn wanted_index(&self) -> String {
         format!("{}-{}-1", self.name, self.hash())
+    }
+
+    /// Whether an index has the wanted mapping, by its name.
+    #[must_use]
+    pub fn fits(&self, index: &str) -> bool {
+        index.starts_with(&format!("{}-{}-", self.name, self.hash()))
+    }
+
+    /// Whether an index is one that was made for this alias, with whatever mapping, by its name.
+    #[must_use]
+    pub fn owns(&self, index: &str) -> bool {
+        let rest = index
+            .strip_prefix(self.name.as_str())
+            .and_then(|rest| rest.strip_prefix('-'));
+        rest.and_then(|rest| rest.split_once('-'))
+            .is_some_and(|(hash, number)| {
+                hash.len() == 8
+                    && hash.bytes().all(|b| b.is_ascii_hexdigit())
+                    && !number.is_empty()
+                    && number.bytes().all(|b| b.is_ascii_digit())
+            })
+    }
+
+    /// The template, which new indices follow.
+    fn template(&self) -> Value {
+        // Where one pipeline's name is the beginning of another's, both patterns match the longer one's indices and the
+        // longer one must win.
+        let priority = 200 + self.name.len();
+        json!({
+            "index_patterns": [format!("{}-*", self.name)],
+            "priority": priority,
+            "template": {"settings": {"index": self.index_settings()}, "mappings": self.mappings()},
+            "_meta": {"managed-by": "commerce-pipeline"},
+        })
     }
 }
 
@@ -134,157 +187,25 @@ fn canonical(value: &Value) -> Value {
     }
 }
 
-/// Brings template, index and alias about; safe to run again and at the same time elsewhere. An index with another
-/// mapping is left alone and reported.
-pub async fn ensure(client: &Elasticsearch, spec: &IndexSpec) -> Result<IndexState, Error> {
-    put_template(client, spec).await?;
-    let wanted = spec.wanted_index();
-    match active_index(client, &spec.name).await? {
-        None => {
-            let created = create_index(client, spec, &wanted).await?;
-            Ok(IndexState::Active {
-                index: wanted,
-                created,
-            })
-        }
-        Some(active) if active.starts_with(&format!("{}-{}-", spec.name, spec.hash())) => {
-            correct_settings(client, spec, &active).await?;
-            Ok(IndexState::Active {
-                index: active,
-                created: false,
-            })
-        }
-        Some(active) => Ok(IndexState::MappingDiffers { active, wanted }),
-    }
-}
-
-/// The index behind an alias.
-pub async fn active_index(client: &Elasticsearch, alias: &str) -> Result<Option<String>, Error> {
-    let answer = client
-        .indices()
-        .get_alias(IndicesGetAliasParts::Name(&[alias]))
-        .send()
-        .await;
-    let found = body_if_found("read the alias", answer).await?;
-    Ok(found.and_then(|value| {
-        value
-            .as_object()
-            .and_then(|indices| indices.keys().next().cloned())
-    }))
-}
-
-/// Removes template, alias and every index behind the alias; what is missing already is fine.
-pub async fn delete(client: &Elasticsearch, alias: &str) -> Result<(), Error> {
-    while let Some(index) = active_index(client, alias).await? {
-        let answer = client
-            .indices()
-            .delete(IndicesDeleteParts::Index(&[&index]))
-            .send()
-            .await;
-        body_if_found("delete the index", answer).await?;
-    }
-    let answer = client
-        .indices()
-        .delete_index_template(IndicesDeleteIndexTemplateParts::Name(alias))
-        .send()
-        .await;
-    body_if_found("delete the index template", answer).await?;
-    Ok(())
-}
-
-async fn put_template(client: &Elasticsearch, spec: &IndexSpec) -> Result<(), Error> {
-    // Where one pipeline's name is the beginning of another's, both patterns match the longer one's indices and the
-    // longer one must win.
-    let priority = 200 + spec.name.len();
-    let template = json!({
-        "index_patterns": [format!("{}-*", spec.name)],
-        "priority": priority,
-        "template": {"settings": {"index": spec.index_settings()}, "mappings": spec.mappings()},
-        "_meta": {"managed-by": "commerce-pipeline"},
-    });
-    let parts = IndicesPutIndexTemplateParts::Name(&spec.name);
-    let answer = client
-        .indices()
-        .put_index_template(parts)
-        .body(template)
-        .send()
-        .await;
-    body("put the index template", answer).await?;
-    Ok(())
-}
-
-/// Creates index and alias in one call; `false` where somebody else was faster.
-async fn create_index(client: &Elasticsearch, spec: &IndexSpec, index: &str) -> Result<bool, Error> {
-    let definition = json!({
-        "settings": {"index": spec.index_settings()},
-        "mappings": spec.mappings(),
-        "aliases": {&spec.name: {"is_write_index": true}},
-    });
-    put_index(client, index, definition).await
-}
-
-/// Creates an index that the alias does not point at, with the mapping and settings that the template has now, whatever
-/// the index is called; `false` where it exists.
-pub async fn create_beside(client: &Elasticsearch, alias: &str, index: &str) -> Result<bool, Error> {
-    let answer = client
-        .indices()
-        .get_index_template(IndicesGetIndexTemplateParts::Name(alias))
-        .send()
-        .await;
-    let found = body("read the index template", answer).await?;
-    let template = &found["index_templates"][0]["index_template"]["template"];
-    let definition = json!({"settings": template["settings"], "mappings": template["mappings"]});
-    put_index(client, index, definition).await
-}
-
-async fn put_index(client: &Elasticsearch, index: &str, definition: Value) -> Result<bool, Error> {
-    let answer = client
-        .indices()
-        .create(IndicesCreateParts::Index(index))
-        .body(definition)
-        .send()
-        .await;
-    match body("create the index", answer).await {
-        Ok(_) => Ok(true),
-        Err(Error::Refused {
-            status: 400, reason, ..
-        }) if reason.contains("already exists") => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes the changeable settings where they differ.
-async fn correct_settings(client: &Elasticsearch, spec: &IndexSpec, index: &str) -> Result<(), Error> {
-    let answer = client
-        .indices()
-        .get_settings(IndicesGetSettingsParts::Index(&[index]))
-        .send()
-        .await;
-    let found = body("read the index settings", answer).await?;
-    let actual = &found[index]["settings"]["index"];
-    let wanted = spec.changeable_settings();
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let same = wanted.as_object().is_none_or(|settings| {
-        settings
-            .iter()
-            .all(|(name, value)| actual.get(name).is_some_and(|found| text(found) == text(value)))
-    });
-    if !same {
-        let parts = IndicesPutSettingsParts::Index(&[index]);
-        let answer = client
-            .indices()
-            .put_settings(parts)
-            .body(json!({"index": wanted}))
-            .send()
-            .await;
-        body("write the index settings", answer).await?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_of_the_alias_is_known_by_its_name() {
+        let spec = IndexSpec::new("orders");
+        assert!(spec.owns("orders-0a1b2c3d-1") && spec.owns(&spec.wanted_index()));
+        for other in [
+            "orders",
+            "orders-2",
+            "orders-eu-0a1b2c3d-1",
+            "orders-0a1b2c3d-",
+            "orders-0a1b2c3x-1",
+            "x-0a1b2c3d-1",
+        ] {
+            assert!(!spec.owns(other), "{other}");
+        }
+    }
 
     #[test]
     fn the_hash_follows_the_mapping_and_not_the_order_of_its_fields() {

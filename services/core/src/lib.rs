@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod drift;
 pub mod elasticsearch;
 pub mod event;
 pub mod exit;

@@ -16,6 +16,8 @@ use crate::config::Env;
 pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 const ACCEPTED: &str = "a PostgreSQL URI such as postgres://user:password@host:5432/database";
+/// Exit code of a migration that found a newer schema: to try again is no use.
+pub const NEWER_SCHEMA: u8 = 4;
 /// SQLSTATE of a database that does not exist.
 const INVALID_CATALOG_NAME: &str = "3D000";
 /// SQLSTATEs of a database that exists already: as a rule, and where somebody else creates it at this moment.
@@ -35,6 +37,10 @@ pub enum MigrateError {
     Connect(#[source] sqlx::Error),
     #[error("creating the database {name}: {source}")]
     CreateDatabase { name: String, source: sqlx::Error },
+    #[error(
+        "the schema has a migration {found}, and this program knows none after {known}: a newer version has been here, and going back could harm what it wrote"
+    )]
+    Newer { found: i64, known: i64 },
     #[error("migrating the schema: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
@@ -74,7 +80,8 @@ pub fn parse_url(url: &SecretString) -> Option<PgConnectOptions> {
     Some(options.log_statements(log::LevelFilter::Debug))
 }
 
-/// Brings the schema up to date, creating the database first where it is missing.
+/// Brings the schema up to date, creating the database first where it is missing. A schema that is newer than this program is
+/// left as it is.
 pub async fn migrate(options: &PgConnectOptions) -> Result<(), MigrateError> {
     let mut connection = match PgConnection::connect_with(options).await {
         Err(error) if has_code(&error, INVALID_CATALOG_NAME) => {
@@ -84,8 +91,15 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<(), MigrateError> {
         other => other,
     }
     .map_err(MigrateError::Connect)?;
-    MIGRATOR.run(&mut connection).await?;
-    Ok(())
+    match MIGRATOR.run(&mut connection).await {
+        Err(sqlx::migrate::MigrateError::VersionMissing(found)) if found > latest_version() => {
+            Err(MigrateError::Newer {
+                found,
+                known: latest_version(),
+            })
+        }
+        other => Ok(other?),
+    }
 }
 
 async fn create_database(options: &PgConnectOptions) -> Result<(), MigrateError> {

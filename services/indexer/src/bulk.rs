@@ -44,6 +44,9 @@ pub(crate) enum Failure {
     /// The same request may succeed later.
     #[error("{0}")]
     Transient(String),
+    /// It may succeed later, or be more than Elasticsearch ever takes at once: both are answered with 429.
+    #[error("{0}")]
+    TooMuch(String),
     /// Elasticsearch wants no such request: it is too large or has something that can't be read.
     #[error("{0}")]
     Refused(String),
@@ -152,10 +155,12 @@ fn read(status: u16, answer: &[u8], count: usize) -> Result<Vec<Outcome>, Failur
             )));
         }
         _ => {
-            return Err(Failure::Transient(format!(
-                "bulk request answered with {status} {}",
-                excerpt()
-            )));
+            let problem = format!("bulk request answered with {status} {}", excerpt());
+            return Err(if status == 429 {
+                Failure::TooMuch(problem)
+            } else {
+                Failure::Transient(problem)
+            });
         }
     }
     let answer: Answer = serde_json::from_slice(answer)
@@ -290,6 +295,7 @@ mod tests {
         assert!(matches!(read(200, one.as_bytes(), 2), Err(Failure::Transient(_))));
         assert!(matches!(read(200, b"<html>", 1), Err(Failure::Transient(_))));
         assert!(matches!(read(503, b"", 1), Err(Failure::Transient(_))));
+        assert!(matches!(read(429, b"", 1), Err(Failure::TooMuch(_))));
         assert!(matches!(read(413, b"", 1), Err(Failure::Refused(_))));
     }
 }

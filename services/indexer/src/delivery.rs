@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::{
     backoff::Backoff,
     bulk::{BulkClient, Failure, Outcome},
+    sizing::SMALLEST,
 };
 
 /// What a bulk request has lines of.
@@ -67,7 +68,7 @@ impl<I: Lines> Delivery<I> {
             self.pause = false;
         }
         loop {
-            let mut group = self.groups.pop()?;
+            let group = self.groups.pop()?;
             if group.is_empty() {
                 continue;
             }
@@ -80,11 +81,14 @@ impl<I: Lines> Delivery<I> {
                     self.pause = true;
                     return Some(Answer::Failed { documents, problem });
                 }
-                // One of them spoils the request for all.
-                Err(Failure::Refused(_)) if group.len() > 1 => {
-                    let rest = group.split_off(group.len() / 2);
-                    self.groups.extend([rest, group]);
+                Err(Failure::TooMuch(problem)) => {
+                    let documents = group.len();
+                    self.push_smaller(group);
+                    self.pause = true;
+                    return Some(Answer::Failed { documents, problem });
                 }
+                // One of them spoils the request for all.
+                Err(Failure::Refused(_)) if group.len() > 1 => self.halve(group),
                 Err(Failure::Refused(error)) => {
                     let rejected = |item| (item, Settled::Rejected(error.clone()));
                     return Some(Answer::Each {
@@ -95,6 +99,21 @@ impl<I: Lines> Delivery<I> {
                 }
             }
         }
+    }
+
+    /// What Elasticsearch took nothing of may be more than it ever takes at once.
+    fn push_smaller(&mut self, group: Vec<I>) {
+        if group.len() > SMALLEST {
+            self.halve(group);
+        } else {
+            self.groups.push(group);
+        }
+    }
+
+    /// Makes two requests of one.
+    fn halve(&mut self, mut group: Vec<I>) {
+        let rest = group.split_off(group.len() / 2);
+        self.groups.extend([rest, group]);
     }
 
     fn lines(&self, group: &[I]) -> Bytes {
@@ -122,7 +141,11 @@ impl<I: Lines> Delivery<I> {
         }
         let again = problem.map(|problem| (retry.len(), problem));
         if again.is_some() {
-            self.groups.push(retry);
+            if settled.is_empty() {
+                self.push_smaller(retry);
+            } else {
+                self.groups.push(retry);
+            }
             self.pause = true;
         } else {
             self.backoff.reset();

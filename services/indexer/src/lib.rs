@@ -40,6 +40,7 @@ mod refresh;
 mod server;
 mod sizing;
 mod startup;
+mod target;
 mod writer;
 
 pub use self::{

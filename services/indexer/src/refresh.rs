@@ -3,7 +3,7 @@
 //! One refresh at a time, none when nothing was written. What is written while one runs waits for the next, and
 //! refreshes take at most a fifth of the time: under heavy load, when each costs more, they get rarer.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use commerce_core::{
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     backoff::Backoff, batch::BatchId, invalidation::Invalidation, metrics::Metrics, problem::with_cause,
-    writer::Written,
+    target::Target, writer::Written,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +32,7 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 pub(crate) struct Refresher {
     client: Elasticsearch,
     index: String,
+    target: Arc<Target>,
     invalidation: Invalidation,
     metrics: Metrics,
     elasticsearch: Gate,
@@ -49,6 +50,7 @@ struct Pending {
 impl Refresher {
     pub(crate) fn new(
         config: &ElasticsearchConfig,
+        target: Arc<Target>,
         invalidation: Invalidation,
         metrics: Metrics,
         elasticsearch: Gate,
@@ -57,6 +59,7 @@ impl Refresher {
         Ok(Self {
             client,
             index: config.index.clone(),
+            target,
             invalidation,
             metrics,
             elasticsearch,
@@ -85,6 +88,10 @@ impl Refresher {
                 }
             }
             if !pending.users.is_empty() {
+                // First: should the alias be moved meanwhile, it leads to an index that is refreshed.
+                self.target
+                    .refresh(|problem| self.elasticsearch.fail(problem))
+                    .await;
                 let took = self.refresh().await;
                 not_before = Instant::now() + (took * REST).clamp(SHORTEST_REST, LONGEST_REST);
                 drop(pending.spans);

@@ -26,6 +26,7 @@ use crate::{
     refresh::Refresher,
     sizing::Sizing,
     startup,
+    target::Target,
     writer::Writer,
 };
 
@@ -140,8 +141,10 @@ impl Indexer {
         }
 
         let invalidation = Invalidation::new(&config.redis, gates.redis, metrics.clone())?;
+        let target = Arc::new(Target::new(&config.elasticsearch)?);
         let refresher = Refresher::new(
             &config.elasticsearch,
+            Arc::clone(&target),
             invalidation,
             metrics.clone(),
             gates.elasticsearch.clone(),
@@ -150,6 +153,7 @@ impl Indexer {
         let sizing = Arc::new(Sizing::new(config.bulk.max_documents));
         let writer = Writer {
             bulk: BulkClient::new(&config.elasticsearch)?,
+            target,
             dead_letters,
             metrics: metrics.clone(),
             elasticsearch: gates.elasticsearch,

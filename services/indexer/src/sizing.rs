@@ -10,7 +10,7 @@ use std::{
 /// The first requests.
 const FIRST: usize = 1_000;
 /// Smaller ones cost Elasticsearch more than they spare it.
-const SMALLEST: usize = 100;
+pub(crate) const SMALLEST: usize = 100;
 const STEP: usize = 100;
 /// A document may take this much longer than in the best requests of late.
 const FLAT: f64 = 1.25;
@@ -70,10 +70,12 @@ impl Sizing {
         };
     }
 
-    /// All of a request or a part has to be sent again.
-    pub(crate) fn refused(&self) {
+    /// All of a request of so many documents, or a part, has to be sent again. Requests that were on their way together are
+    /// refused together, and that is one reason to make them smaller, not several.
+    pub(crate) fn refused(&self, documents: usize) {
         let mut state = self.lock();
-        state.documents = (state.documents / 2).max(SMALLEST.min(self.largest));
+        let half = (documents / 2).max(SMALLEST.min(self.largest));
+        state.documents = state.documents.min(half);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -113,10 +115,12 @@ mod tests {
     #[test]
     fn refusals_halve_requests_down_to_a_bound_and_they_recover() {
         let sizing = Sizing::new(2_000);
-        sizing.refused();
-        assert_eq!(sizing.documents(), 500);
+        for _ in 0..4 {
+            sizing.refused(1_000);
+        }
+        assert_eq!(sizing.documents(), 500, "they were on their way together");
         for _ in 0..10 {
-            sizing.refused();
+            sizing.refused(sizing.documents());
         }
         assert_eq!(sizing.documents(), SMALLEST);
         for _ in 0..100 {
@@ -124,7 +128,7 @@ mod tests {
         }
         assert_eq!(sizing.documents(), 2_000);
         let small = Sizing::new(7);
-        small.refused();
+        small.refused(7);
         assert_eq!(small.documents(), 7);
     }
 

@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use commerce_core::{admin::Gate, trace::Span};
 use rdkafka::{Message as _, message::OwnedMessage};
@@ -11,9 +12,10 @@ use crate::{
     batch::{Batch, BatchId, Item, Malformed},
     bulk::BulkClient,
     dead_letters::{DeadLetters, Reason},
-    delivery::{Answer, Delivery, Settled},
+    delivery::{Answer, Delivery, Lines, Settled},
     metrics::Metrics,
     sizing::Sizing,
+    target::Target,
 };
 
 /// So often may Elasticsearch refuse documents for the time being before it is a matter for the readiness check: under
@@ -23,6 +25,7 @@ const NOTEWORTHY: u32 = 3;
 /// What writes batches. Several may be on their way at once: the documents' versions make their order irrelevant.
 pub(crate) struct Writer {
     pub(crate) bulk: BulkClient,
+    pub(crate) target: Arc<Target>,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) metrics: Metrics,
     pub(crate) elasticsearch: Gate,
@@ -77,7 +80,13 @@ impl Writer {
             ..Written::default()
         };
         let mut attempts = 0;
-        let mut delivery = Delivery::new(batch.body, batch.items);
+        let body = Bytes::from(batch.body);
+        let away = |problem| self.elasticsearch.fail(problem);
+        if !batch.items.is_empty() && self.target.is_there(away).await {
+            let lines = batch.items.iter().map(Lines::lines).collect();
+            self.target.write(body.clone(), lines, away).await;
+        }
+        let mut delivery = Delivery::new(body, batch.items);
         while let Some(answer) = delivery.next(&self.bulk).await {
             match answer {
                 Answer::Each { settled, again, took } => {
@@ -88,7 +97,7 @@ impl Writer {
                     let rejected = self.sort(settled, &mut written);
                     self.bury(rejected).await;
                     if let Some((_, problem)) = again {
-                        self.sizing.refused();
+                        self.sizing.refused(documents);
                         attempts += 1;
                         if attempts >= NOTEWORTHY {
                             self.elasticsearch.fail(format!("indexing documents: {problem}"));
@@ -100,7 +109,7 @@ impl Writer {
                     }
                 }
                 Answer::Failed { documents, problem } => {
-                    self.sizing.refused();
+                    self.sizing.refused(documents);
                     self.elasticsearch.fail(problem);
                     self.metrics.retried(documents);
                 }

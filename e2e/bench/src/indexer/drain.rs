@@ -92,7 +92,7 @@ impl Bench {
     }
 
     /// Puts the event of each order into Kafka.
-    async fn fill(&self, kafka: &KafkaConfig) -> Result<()> {
+    pub(super) async fn fill(&self, kafka: &KafkaConfig) -> Result<()> {
         let spec = TopicSpec {
             partitions: PARTITIONS,
             replication_factor: 1,

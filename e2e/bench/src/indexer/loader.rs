@@ -76,7 +76,11 @@ impl Bench {
     }
 }
 
-async fn load(config: &ElasticsearchConfig, bodies: &[Bytes], parallel: usize) -> Result<Duration> {
+pub(super) async fn load(
+    config: &ElasticsearchConfig,
+    bodies: &[Bytes],
+    parallel: usize,
+) -> Result<Duration> {
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
     let url = config
         .url

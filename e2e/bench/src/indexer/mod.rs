@@ -1,10 +1,11 @@
-//! The indexer against a bare loader.
+//! The indexer against a bare loader and Flink SQL.
 //!
 //! The loader posts the indexer's documents as bulk bodies that were made beforehand, in several sizes and so many at a time; the
 //! best of them is measured. The indexer drains as many events from Kafka into an index of its own, on the same servers. Both
 //! count what Elasticsearch has acknowledged; the indexer refreshes its index meanwhile, as it always does.
 
 mod drain;
+mod flink;
 mod loader;
 mod orders;
 mod table;
@@ -21,7 +22,7 @@ use elasticsearch::{CountParts, indices::IndicesRefreshParts};
 
 use self::{
     orders::Orders,
-    table::{BARE, HEAD, INDEXER, targets},
+    table::{BARE, FLINK, HEAD, INDEXER, targets},
 };
 use crate::{cpu, report, repository};
 
@@ -65,6 +66,11 @@ pub async fn run(options: Options) -> Result<()> {
     }
     if wanted(INDEXER) {
         let row = bench.indexer().await?;
+        writeln!(stdout, "{row}")?;
+        rows.push(row);
+    }
+    if wanted(FLINK) {
+        let row = bench.flink().await?;
         writeln!(stdout, "{row}")?;
         rows.push(row);
     }

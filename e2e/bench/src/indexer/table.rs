@@ -4,6 +4,7 @@ use std::{fmt, fmt::Write as _, time::Duration};
 
 pub const BARE: &str = "bare loader";
 pub const INDEXER: &str = "indexer";
+pub const FLINK: &str = "Flink SQL";
 
 pub const HEAD: &str = "\
 | what | documents/s | CPU s per million documents: program | Elasticsearch | Kafka | peak memory |
@@ -63,6 +64,15 @@ pub fn targets(rows: &[Row]) -> String {
             "≥ 0.9".to_owned(),
             ratio,
             ratio >= 0.9,
+        );
+    }
+    if let (Some(flink), Some(indexer)) = (row(FLINK), row(INDEXER)) {
+        let ratio = indexer.rate / flink.rate;
+        line(
+            "documents/s, to Flink SQL's",
+            "≥ 3".to_owned(),
+            ratio,
+            ratio >= 3.0,
         );
     }
     if let Some(memory) = row(INDEXER).and_then(Row::mebibytes) {

@@ -1,8 +1,11 @@
 //! The Job that brings the database schema up to date and writes the first products.
 
+use commerce_core::postgres::NEWER_SCHEMA;
 use k8s_openapi::{
     api::{
-        batch::v1::{Job, JobSpec},
+        batch::v1::{
+            Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+        },
         core::v1::ResourceRequirements,
     },
     apimachinery::pkg::api::resource::Quantity,
@@ -74,9 +77,25 @@ pub fn job(pipeline: &Pipeline) -> Job {
         ),
         spec: Some(JobSpec {
             backoff_limit: Some(RETRIES),
+            pod_failure_policy: Some(PodFailurePolicy {
+                rules: vec![no_use_to_try_again()],
+            }),
             template,
             ..JobSpec::default()
         }),
         status: None,
+    }
+}
+
+/// A schema that is newer than the image stays newer.
+fn no_use_to_try_again() -> PodFailurePolicyRule {
+    PodFailurePolicyRule {
+        action: "FailJob".to_owned(),
+        on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+            container_name: Some("migrate".to_owned()),
+            operator: "In".to_owned(),
+            values: vec![i32::from(NEWER_SCHEMA)],
+        }),
+        ..PodFailurePolicyRule::default()
     }
 }

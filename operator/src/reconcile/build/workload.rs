@@ -12,6 +12,7 @@ use k8s_openapi::{
 use super::{
     super::{
         names::{self, Component},
+        rollout,
         validate::Pipeline,
     },
     child_name, environment, metadata, pod,
@@ -94,8 +95,10 @@ pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
             ..TopologySpreadConstraint::default()
         }]);
     }
+    let mut metadata = metadata(pipeline, &child_name(&pipeline.name, component), name);
+    metadata.annotations = Some([(names::REVISION.to_owned(), rollout::fingerprint(&template))].into());
     Deployment {
-        metadata: metadata(pipeline, &child_name(&pipeline.name, component), name),
+        metadata,
         spec: Some(DeploymentSpec {
             replicas: Some(workload.replicas),
             selector,

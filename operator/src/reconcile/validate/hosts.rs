@@ -19,6 +19,16 @@ fn complete(host: &str, namespace: &str) -> String {
     }
 }
 
+/// The same name for all spellings of a Service's: `kafka.store`, `kafka.store.svc`, `kafka.store.svc.cluster.local`.
+pub fn plain(host: &str) -> String {
+    let host = host.to_lowercase();
+    let short = host
+        .trim_end_matches('.')
+        .trim_end_matches(".cluster.local")
+        .trim_end_matches(".svc");
+    short.to_owned()
+}
+
 /// `host:port` separated by commas.
 pub fn of_servers(servers: &str, namespace: &str) -> String {
     let each = servers.split(',').map(|server| match server.rsplit_once(':') {

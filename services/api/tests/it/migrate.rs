@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use commerce_api::cli::migrate;
-use commerce_core::{postgres, testing::Postgres};
+use commerce_core::{
+    postgres,
+    testing::{Postgres, shared},
+};
 use futures::future::join_all;
 use pretty_assertions::assert_eq;
 use secrecy::SecretString;
@@ -65,4 +68,27 @@ async fn it_waits_for_postgresql_but_not_for_ever() {
     let (migrated, restarted) = tokio::join!(migrate(&options, 1, 1, PATIENCE), server.restart());
     migrated.unwrap();
     restarted.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_schema_is_left_as_it_is_and_told_by_an_exit_code_of_its_own() {
+    let database = shared().database().await.unwrap();
+    let pool = database.pool();
+    sqlx::query(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'of a newer version', true, '', 0)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_api"))
+        .args(["migrate", "--seed-skus", "3"])
+        .env("DATABASE_URL", database.url())
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(postgres::NEWER_SCHEMA)));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("the schema has a migration 9999"), "{told}");
+    assert_eq!(number(&pool, "select count(*) from skus").await, 0);
 }

@@ -1,6 +1,6 @@
 //! Elasticsearch for tests: a single node without security.
 
-use std::{ops::Deref, time::Duration};
+use std::{ops::Deref, path::Path, time::Duration};
 
 use elasticsearch::{cluster::ClusterHealthParts, http::Url, params::WaitForStatus};
 use futures::FutureExt as _;
@@ -57,17 +57,21 @@ pub struct Elasticsearch {
 impl Elasticsearch {
     /// Starts one on a free port, without indices. It creates none by itself.
     pub async fn start() -> Result<Self, Error> {
-        Self::launch(QUICK, false).await
+        Self::launch(distribution::stores().await?, QUICK, false).await
     }
 
     /// The same with 2 GiB of heap and mapped files, whose JVM compiles what runs often as in production, which takes it
     /// minutes: for measurements.
     pub async fn optimised() -> Result<Self, Error> {
-        Self::launch(OPTIMISED, true).await
+        Self::launch(distribution::stores().await?, OPTIMISED, true).await
     }
 
-    async fn launch(compiler_and_heap: &str, map_files: bool) -> Result<Self, Error> {
-        let stores = distribution::stores().await?;
+    /// The same of another version, which is in the folder `elasticsearch` of `programs`.
+    pub async fn optimised_of(programs: &Path) -> Result<Self, Error> {
+        Self::launch(programs, OPTIMISED, true).await
+    }
+
+    async fn launch(stores: &Path, compiler_and_heap: &str, map_files: bool) -> Result<Self, Error> {
         let port = Port::claim().map_err(failure("elasticsearch", "finding a port"))?;
         let spec = Spec {
             store: "elasticsearch",

@@ -13,6 +13,7 @@
 mod collector;
 mod distribution;
 mod elasticsearch;
+mod fault_proxy;
 mod kafka;
 mod ports;
 mod postgres;
@@ -25,6 +26,7 @@ pub use self::{
     collector::{Collected, Collector},
     distribution::{java_home, schemathesis, stores},
     elasticsearch::Elasticsearch,
+    fault_proxy::{FaultProxy, Faults, SeenBulk},
     kafka::Kafka,
     postgres::{Durability, Postgres},
     process::Process,

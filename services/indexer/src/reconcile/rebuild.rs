@@ -3,7 +3,7 @@
 //! Documents are written with the order's version: what an event writes into the same index meanwhile wins, and a second run
 //! over the same orders changes nothing.
 
-use std::{io::Write as _, ops::Range, pin::pin};
+use std::{io::Write as _, ops::Range, pin::pin, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chrono::Utc;
@@ -15,6 +15,7 @@ use commerce_core::{
 };
 use futures::StreamExt as _;
 use sqlx::PgConnection;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +26,7 @@ use crate::{
     cli,
     delivery::{Lines, Settled},
     document::VersionType,
+    target,
 };
 
 /// So many refusals are told one by one.
@@ -37,6 +39,9 @@ pub(crate) struct Rebuild {
     /// The index.
     #[arg(long, value_name = "NAME", value_parser = cli::index_name)]
     into: String,
+    /// Have `serve` write new events into it, too, from now on, so that it misses none when the alias is moved to it.
+    #[arg(long)]
+    live: bool,
     /// Leave out the orders before this id, which an earlier run has written.
     #[arg(long, value_name = "ID", default_value_t = 1, value_parser = cli::order_id())]
     from: i64,
@@ -84,6 +89,11 @@ impl Rebuild {
         let documents = Documents::new(&stores.elasticsearch, into)?;
         let created = index::create_beside(documents.client(), alias, into).await?;
         let bulk = BulkClient::to_index(&stores.elasticsearch, into)?;
+        if self.live {
+            index::move_alias(documents.client(), &target::alias(alias), into).await?;
+            // All who write know it then, and what they wrote before is in PostgreSQL.
+            sleep(target::KNOWN + Duration::from_secs(1)).await;
+        }
 
         let progress = Progress::new("written", self.from, last.max(self.from));
         let state = if created { "is created" } else { "exists already" };
@@ -104,7 +114,7 @@ impl Rebuild {
             totals.known,
             counted(count, "document", "documents"),
         );
-        text.push_str(&how_to_switch(alias, active.as_deref(), into));
+        text.push_str(&how_to_switch(alias, active.as_deref(), into, self.live));
         std::io::stdout()
             .write_all(text.as_bytes())
             .context("printing the result")?;
@@ -192,17 +202,24 @@ impl Totals {
     }
 }
 
-fn how_to_switch(alias: &str, active: Option<&str>, into: &str) -> String {
+fn how_to_switch(alias: &str, active: Option<&str>, into: &str, live: bool) -> String {
     let remove = match active {
         Some(active) if active == into => return format!("The alias {alias} points at it.\n"),
         Some(active) => format!("{{\"remove\":{{\"index\":\"{active}\",\"alias\":\"{alias}\"}}}},"),
         None => String::new(),
     };
+    let next = target::alias(alias);
+    // The index lost it where it did not take an event; then nothing is moved.
+    let live = if live {
+        format!("{{\"remove\":{{\"index\":\"{into}\",\"alias\":\"{next}\",\"must_exist\":true}}}},")
+    } else {
+        String::new()
+    };
     let add = format!("{{\"add\":{{\"index\":\"{into}\",\"alias\":\"{alias}\",\"is_write_index\":true}}}}");
     format!(
         "To let the alias {alias} point at it:
   1. indexer verify --repair --index {into}    # what has changed since
-  2. POST /_aliases {{\"actions\":[{remove}{add}]}}
+  2. POST /_aliases {{\"actions\":[{live}{remove}{add}]}}
   3. indexer verify --repair    # what has changed between 1 and 2
 "
     )

@@ -65,16 +65,19 @@ async fn sigterm_ends_the_process_with_everything_committed() -> Result<()> {
     Ok(())
 }
 
-fn spawn(world: &World) -> Result<Child> {
+/// The program, with small bulks.
+pub(crate) fn spawn(world: &World) -> Result<Child> {
+    spawn_with(world, &[("INDEXER_BULK_MAX_DOCUMENTS", "20")])
+}
+
+pub(crate) fn spawn_with(world: &World, more: &[(&str, &str)]) -> Result<Child> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_indexer"));
     command.arg("serve").env_clear().envs(world.environment());
-    command
-        .env("INDEXER_BULK_MAX_DOCUMENTS", "20")
-        .stdin(Stdio::null());
+    command.envs(more.iter().copied()).stdin(Stdio::null());
     Ok(command.kill_on_drop(true).spawn()?)
 }
 
-async fn wait_for_documents(world: &World, least: u64) -> Result<()> {
+pub(crate) async fn wait_for_documents(world: &World, least: u64) -> Result<()> {
     eventually(&format!("{least} documents"), async || {
         match world.searchable().await {
             Ok(count) if count >= least => Ok(()),

@@ -6,9 +6,9 @@ use commerce_core::{
     index::{self, IndexSpec},
     testing::Elasticsearch,
 };
-use elasticsearch::indices::{IndicesGetMappingParts, IndicesPutAliasParts};
+use elasticsearch::indices::{IndicesCreateParts, IndicesGetMappingParts, IndicesPutAliasParts};
 use pretty_assertions::assert_eq;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +71,89 @@ async fn an_index_that_is_filled_beside_live_events_ends_as_postgres_is() -> Res
         "{printed:?}"
     );
     other.stop().await
+}
+
+/// What is placed while the mapping changes is found at each moment, and at the end nothing is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_rebuild_misses_nothing_when_the_alias_is_moved() -> Result<()> {
+    let shop = Shop::new().await?;
+    shop.filled(5_000).await?;
+    let (alias, into) = (&shop.world.elasticsearch.index, &second(&shop));
+    let indexer = shop.world.start().await?;
+    indexer.wait_until_assigned().await?;
+
+    let enough = CancellationToken::new();
+    let orders = async {
+        let mut id = 0;
+        while !enough.is_cancelled() {
+            let cancelled = shop.cancel(&[id % 5_000 + 1]).await?;
+            shop.world.publish(&cancelled).await?;
+            let placed = shop.place(20).await?;
+            shop.world.publish(&placed).await?;
+            id += 501;
+        }
+        anyhow::Ok(())
+    };
+    let change = async {
+        let printed = shop.run(&["rebuild", "--into", into, "--live"]).await?;
+        assert_eq!(printed.code, Some(0), "{printed:?}");
+        // What it says, to the letter, and with nothing mended before or after it.
+        let (_, actions) = printed
+            .out
+            .split_once("POST /_aliases ")
+            .context(printed.out.clone())?;
+        let actions: Value = serde_json::from_str(actions.lines().next().unwrap_or_default())?;
+        let before = shop.world.searchable().await?;
+        let moved = shop
+            .world
+            .client
+            .indices()
+            .update_aliases()
+            .body(actions)
+            .send()
+            .await;
+        body("move the alias", moved).await?;
+        assert!(
+            shop.world.searchable().await? >= before,
+            "orders that were found are missing"
+        );
+        enough.cancel();
+        anyhow::Ok(())
+    };
+    tokio::try_join!(orders, change)?;
+    shop.world.wait_until_committed().await?;
+    assert_eq!(
+        index::active_index(&shop.world.client, alias).await?.as_ref(),
+        Some(into)
+    );
+    let printed = shop.run(&["verify"]).await?;
+    assert!(
+        printed.code == Some(0) && printed.out.contains("no differences"),
+        "{printed:?}"
+    );
+    indexer.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_next_index_that_refuses_an_event_is_let_go_and_the_present_one_goes_on() -> Result<()> {
+    let shop = Shop::new().await?;
+    shop.filled(10).await?;
+    let (alias, into) = (&shop.world.elasticsearch.index, &second(&shop));
+    let client = &shop.world.client;
+    let mapping = json!({"mappings": {"properties": {"userId": {"type": "long"}}}});
+    let indices = client.indices();
+    let create = indices.create(IndicesCreateParts::Index(into)).body(mapping);
+    body("create", create.send().await).await?;
+    let next = format!("{alias}~next");
+    index::move_alias(client, &next, into).await?;
+
+    let events = shop.place(5).await?;
+    shop.index(&events).await?;
+    shop.world.wait_until_searchable(15).await?;
+    assert_eq!(index::active_index(client, &next).await?, None);
+    assert_eq!(shop.count(into).await?, 0);
+    assert!(shop.world.letters().await?.is_empty(), "no event is to blame");
+    Ok(())
 }
 
 #[tokio::test]

@@ -81,6 +81,18 @@ impl World {
             .await
     }
 
+    pub(crate) async fn with_own_kafka_and_elasticsearch(
+        kafka: &Kafka,
+        elasticsearch: &Elasticsearch,
+    ) -> Result<Self> {
+        let shared = Self::empty().await?;
+        let kafka = KafkaConfig::plaintext(kafka.bootstrap(), "own.");
+        let elasticsearch = ElasticsearchConfig::open(elasticsearch.url().clone(), "orders");
+        Self::of(kafka, elasticsearch, shared.redis, shared.redis_url)?
+            .ready()
+            .await
+    }
+
     pub(crate) async fn with_own_redis(store: &Redis) -> Result<Self> {
         let shared = Self::empty().await?;
         let own = RedisConfig::new(&store.url().as_str().into(), "own:").context("the URL of Redis")?;

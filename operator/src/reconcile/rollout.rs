@@ -1,0 +1,115 @@
+//! Which version of each Deployment is applied: a new one only where its turn has come, else the one before. Pure.
+//!
+//! A new version goes to the indexer, then to the relay, then to the API, and to each only when the ones before it have it and
+//! are ready. What holds a rollout up never holds up repair: the version that runs is kept as a `ControllerRevision`, so that a
+//! Deployment which somebody edits or deletes meanwhile is put back as it was. Where no version ran before there is nothing to
+//! protect, and all come up together.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{ControllerRevision, Deployment},
+        core::v1::PodTemplateSpec,
+    },
+    apimachinery::pkg::runtime::RawExtension,
+};
+use kube::{ResourceExt as _, api::ObjectMeta};
+use sha2::{Digest as _, Sha256};
+
+use super::names::{self, REVISION};
+
+/// What to do with one Deployment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// It is to be as the spec asks, and its version to be kept.
+    Now(Box<ControllerRevision>),
+    /// It keeps the version that runs, and is otherwise as the spec asks.
+    Later(Box<Deployment>),
+    /// Its version is not known, or nothing ran yet: it is left as it is.
+    Leave,
+}
+
+/// Fingerprint of a pod template, by which versions are told apart.
+#[must_use]
+pub fn fingerprint(template: &PodTemplateSpec) -> String {
+    let text = serde_json::to_vec(template).unwrap_or_default();
+    names::hex(&Sha256::digest(text), 10)
+}
+
+/// What to do with a Deployment. `open`: its turn has come.
+#[must_use]
+pub fn step(desired: &Deployment, live: &[Deployment], revisions: &[ControllerRevision], open: bool) -> Step {
+    let name = desired.name_any();
+    let found = live.iter().find(|live| live.name_any() == name);
+    let of_this = |kept: &&ControllerRevision| {
+        version(*kept).is_some_and(|version| kept.name_any() == revision_name(&name, version))
+    };
+    let kept: Vec<_> = revisions.iter().filter(of_this).collect();
+    let running = match found {
+        Some(found) => version(found).map(ToOwned::to_owned),
+        // It was deleted: what ran last is what is put back.
+        None => kept
+            .iter()
+            .max_by_key(|kept| kept.revision)
+            .and_then(|kept| version(*kept))
+            .map(ToOwned::to_owned),
+    };
+    let wanted = version(desired);
+    let protects = running.is_some() || found.is_some();
+    if running.as_deref() == wanted && protects || open {
+        return now(desired, wanted.unwrap_or_default(), &kept);
+    }
+    let template = running.as_ref().and_then(|running| {
+        let kept = kept.iter().find(|kept| version(**kept) == Some(running))?;
+        serde_json::from_value(kept.data.as_ref()?.0.clone()).ok()
+    });
+    let (Some(running), Some(template)) = (running, template) else {
+        return Step::Leave;
+    };
+    let mut deployment = desired.clone();
+    deployment.annotations_mut().insert(REVISION.to_owned(), running);
+    if let Some(spec) = &mut deployment.spec {
+        spec.template = template;
+    }
+    Step::Later(Box::new(deployment))
+}
+
+/// Whether any version of a pipeline's workloads is known to have run.
+#[must_use]
+pub fn has_begun(live: &[Deployment], revisions: &[ControllerRevision]) -> bool {
+    !live.is_empty() || !revisions.is_empty()
+}
+
+/// Names of the revisions that the Deployments run.
+#[must_use]
+pub fn in_use(live: &[Deployment]) -> Vec<String> {
+    live.iter()
+        .filter_map(|live| Some(revision_name(&live.name_any(), version(live)?)))
+        .collect()
+}
+
+fn now(desired: &Deployment, wanted: &str, kept: &[&ControllerRevision]) -> Step {
+    let known = kept.iter().find(|kept| version(**kept) == Some(wanted));
+    let newest = kept.iter().map(|kept| kept.revision).max().unwrap_or(0);
+    let template = desired.spec.as_ref().map(|spec| &spec.template);
+    let data = template.and_then(|template| serde_json::to_value(template).ok());
+    Step::Now(Box::new(ControllerRevision {
+        metadata: ObjectMeta {
+            name: Some(revision_name(&desired.name_any(), wanted)),
+            namespace: desired.metadata.namespace.clone(),
+            labels: desired.metadata.labels.clone(),
+            annotations: Some([(REVISION.to_owned(), wanted.to_owned())].into()),
+            owner_references: desired.metadata.owner_references.clone(),
+            ..ObjectMeta::default()
+        },
+        data: data.map(RawExtension),
+        revision: known.map_or(newest + 1, |known| known.revision),
+    }))
+}
+
+fn version<K: kube::Resource>(object: &K) -> Option<&str> {
+    object.annotations().get(REVISION).map(String::as_str)
+}
+
+fn revision_name(deployment: &str, version: &str) -> String {
+    format!("{deployment}-{version}")
+}

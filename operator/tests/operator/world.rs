@@ -1,0 +1,138 @@
+//! A cluster with one pipeline, and stores, in memory.
+
+use std::{sync::Arc, time::Duration};
+
+use commerce_operator::{
+    context::{Context, Settings},
+    leader::Tenure,
+    metrics::Metrics,
+    reconcile::{error::Error, reconcile},
+};
+use kube::runtime::{
+    controller::Action,
+    events::{Recorder, Reporter},
+};
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::{
+    cluster::{Cluster, PIPELINE},
+    fixtures::{all_secrets, minimal, stored},
+    services::FakeServices,
+    stores::{FakeStores, Journal},
+};
+
+pub struct World {
+    pub cluster: Cluster,
+    pub stores: Arc<FakeStores>,
+    pub services: Arc<FakeServices>,
+    pub context: Context,
+    journal: Journal,
+}
+
+impl World {
+    /// A cluster with a pipeline and its Secrets, and stores that answer.
+    pub fn with(changes: &[(&str, Value)]) -> Self {
+        let journal = Journal::default();
+        let cluster = Cluster::new(journal.clone());
+        cluster.put(PIPELINE, stored(&minimal(), changes));
+        for secret in all_secrets() {
+            let path = format!(
+                "/api/v1/namespaces/store/secrets/{}",
+                secret.metadata.name.clone().unwrap()
+            );
+            cluster.put(&path, serde_json::to_value(secret).unwrap());
+        }
+        let stores = Arc::new(FakeStores::new(journal.clone()));
+        let services = Arc::new(FakeServices::default());
+        let context = Self::operator(&cluster, &stores, &services);
+        Self {
+            cluster,
+            stores,
+            services,
+            context,
+            journal,
+        }
+    }
+
+    fn operator(cluster: &Cluster, stores: &Arc<FakeStores>, services: &Arc<FakeServices>) -> Context {
+        let client = cluster.client();
+        let tenure = Tenure::default();
+        tenure.until(Some(Instant::now() + Duration::from_hours(1)));
+        let reporter = Reporter {
+            controller: "commerce-operator".into(),
+            instance: None,
+        };
+        Context {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            namespace: None,
+            tenure,
+            stores: stores.clone(),
+            services: services.clone(),
+            settings: Settings {
+                probe_interval: Duration::from_secs(30),
+                drift_interval: Duration::from_mins(5),
+            },
+            memory: Arc::default(),
+            metrics: Metrics::new(&mut Registry::default()),
+        }
+    }
+
+    /// Another operator takes over, which remembers nothing.
+    pub fn restart_operator(&mut self) {
+        self.context = Self::operator(&self.cluster, &self.stores, &self.services);
+    }
+
+    pub async fn pass(&self) -> Result<Action, Error> {
+        Box::pin(reconcile("store", "shop", &self.context)).await
+    }
+
+    /// What was written since the last call, without events and statuses.
+    pub fn done(&self) -> Vec<String> {
+        let all = std::mem::take(&mut *self.journal.lock().unwrap());
+        let told = |entry: &String| {
+            entry.starts_with("event ") || entry.starts_with("status ") || entry.contains(" events/")
+        };
+        all.into_iter().filter(|entry| !told(entry)).collect()
+    }
+
+    pub fn everything(&self) -> Vec<String> {
+        std::mem::take(&mut *self.journal.lock().unwrap())
+    }
+
+    pub fn condition(&self, kind: &str) -> Value {
+        let pipeline = self.cluster.get(PIPELINE).unwrap();
+        let conditions = pipeline["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        conditions
+            .into_iter()
+            .find(|condition| condition["type"] == kind)
+            .unwrap_or(Value::Null)
+    }
+
+    pub fn reason(&self, kind: &str) -> String {
+        let condition = self.condition(kind);
+        format!(
+            "{} {}",
+            condition["status"].as_str().unwrap_or_default(),
+            condition["reason"].as_str().unwrap_or_default()
+        )
+    }
+
+    /// Up to Ready.
+    pub async fn ready(changes: &[(&str, Value)]) -> Self {
+        let world = Self::with(changes);
+        world.pass().await.unwrap();
+        world.cluster.finish_jobs("Complete");
+        world.pass().await.unwrap();
+        world.cluster.start_pods();
+        world.pass().await.unwrap();
+        assert_eq!(world.reason("Ready"), "True Running");
+        world.everything();
+        world
+    }
+}
