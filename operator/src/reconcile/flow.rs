@@ -225,26 +225,9 @@ impl Measure<'_> {
                     unknown.push(trouble);
                     Vec::new()
                 }
-                None => vec![self.inactive(&seen.relays)],
+                None => vec![inactive(&seen.relays)],
             },
         }
-    }
-
-    fn inactive(&self, relays: &[Answer<RelayStatus>]) -> Trouble {
-        let waiting = relays.iter().find(|answer| {
-            answer
-                .said
-                .as_ref()
-                .is_ok_and(|status| status.state == RelayState::Waiting)
-        });
-        let why = match waiting {
-            Some(answer) => format!("pod {} waits for PostgreSQL or Kafka: see StoresReachable, and {}", answer.pod, readyz("that pod")),
-            None => "all of them stand by while another process holds the lease: does another pipeline, or an old Deployment, use this database?".to_owned(),
-        };
-        Trouble::brief(
-            "NoActiveRelay",
-            format!("no relay publishes, orders wait in the outbox: {why}"),
-        )
     }
 
     fn behind(&self, active: &RelayStatus, figures: &Figures) -> Option<Trouble> {
@@ -341,6 +324,24 @@ impl Measure<'_> {
             Trouble::lasting("Stale", message)
         })
     }
+}
+
+/// Pods run, and none of them publishes.
+fn inactive(relays: &[Answer<RelayStatus>]) -> Trouble {
+    let waiting = relays.iter().find(|answer| {
+        answer
+            .said
+            .as_ref()
+            .is_ok_and(|status| status.state == RelayState::Waiting)
+    });
+    let why = match waiting {
+        Some(answer) => format!("pod {} waits for PostgreSQL or Kafka: see StoresReachable, and {}", answer.pod, readyz("that pod")),
+        None => "all of them stand by while another process holds the lease: does another pipeline, or an old Deployment, use this database?".to_owned(),
+    };
+    Trouble::brief(
+        "NoActiveRelay",
+        format!("no relay publishes, orders wait in the outbox: {why}"),
+    )
 }
 
 /// One that can't be asked may be the one that knows.

@@ -8,7 +8,7 @@ use std::{
 use super::super::services::{Answer, IndexerStatus};
 
 /// A partition stands still when it has events and none of them was indexed for so long.
-pub const STANDS_STILL: Duration = Duration::from_secs(60);
+pub const STANDS_STILL: Duration = Duration::from_mins(1);
 /// Two looks within this time are one: Kafka is asked for the lag every two seconds.
 const ONE_LOOK: Duration = Duration::from_secs(3);
 
