@@ -23,7 +23,7 @@ async fn the_younger_of_two_touches_nothing_until_the_older_is_gone() -> Outcome
         younger.spec["kafka"]["topics"]["prefix"] = older.spec["kafka"]["topics"]["prefix"].clone();
         younger.spec["elasticsearch"]["index"]["name"] = json!(older.id);
         younger.apply().await?;
-        let wanted = Duration::from_secs(60);
+        let wanted = Duration::from_mins(1);
         let condition = younger.pipeline.reaches("TopicsReady", "False", wanted).await?;
         let holder = format!("{}/{}", older.pipeline.namespace, older.pipeline.name);
         ensure!(

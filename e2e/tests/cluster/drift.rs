@@ -12,8 +12,8 @@ use commerce_e2e::{
 };
 use serde_json::json;
 
-/// The operator looks every five minutes.
-const NOTICED: Duration = Duration::from_mins(6);
+/// `make up` has the operator look every 30 s.
+const NOTICED: Duration = Duration::from_mins(2);
 
 #[tokio::test]
 async fn a_changed_topic_is_put_right() -> Outcome {
