@@ -74,12 +74,16 @@ impl Context {
 
     /// Forgets a pipeline that is gone.
     pub fn forget(&self, resource: &CommercePipeline) {
-        let namespace = resource.namespace().unwrap_or_default();
-        let pipeline = ObjectRef::new(&resource.name_any()).within(&namespace);
+        self.forget_name(&resource.namespace().unwrap_or_default(), &resource.name_any());
+        self.memory.overlook(&resource.uid().unwrap_or_default());
+    }
+
+    /// The same, for one that nothing but the name is left of.
+    pub fn forget_name(&self, namespace: &str, name: &str) {
+        let pipeline = ObjectRef::new(name).within(namespace);
         let mut state = self.memory.lock();
         state.refer(&pipeline, &BTreeSet::new());
         state.attempts.remove(&pipeline);
-        state.lately.remove(&resource.uid().unwrap_or_default());
     }
 }
 
@@ -167,6 +171,11 @@ impl Memory {
     pub fn prepared(&self, uid: &str, inputs: &str) {
         self.lock().lately.entry(uid.to_owned()).or_default().prepared =
             Some((inputs.to_owned(), Instant::now()));
+    }
+
+    /// Takes nothing of what was found lately for granted.
+    pub fn overlook(&self, uid: &str) {
+        self.lock().lately.remove(uid);
     }
 
     /// How many passes over a pipeline failed in a row, this one included.

@@ -40,7 +40,10 @@ const RETRY_CLEANUP: Duration = Duration::from_secs(2);
 pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result<Action, Error> {
     let resource = match fetch::resource(&context.client, namespace, name).await? {
         Read::Resource(resource) => *resource,
-        Read::Gone => return Ok(Action::await_change()),
+        Read::Gone => {
+            context.forget_name(namespace, name);
+            return Ok(Action::await_change());
+        }
         Read::Unreadable(object, problem) => {
             return unreadable::report(&context.client, &object, problem).await;
         }
@@ -56,8 +59,9 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
     let result = if resource.spec.suspend {
         Ok(())
     } else {
-        if !finalizer::is_held(&resource) {
-            finalizer::hold(&context.client, &resource).await?;
+        if !finalizer::is_held(&resource) && !finalizer::hold(&context.client, &resource).await? {
+            // Deleted before it was held: nobody would remove what this pass would make in the stores.
+            return Ok(Action::await_change());
         }
         Box::pin(walk(&resource, context, &mut findings)).await
     };
@@ -67,7 +71,14 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         findings.stop(None, stop);
     }
     let next = status::next(&resource, &findings, &now());
-    if status::write(&context.client, &resource, &next).await? {
+    let written = status::write(&context.client, &resource, &next).await;
+    if written.is_err() {
+        // What this pass has found and could not tell must be found again.
+        context
+            .memory
+            .overlook(resource.metadata.uid.as_deref().unwrap_or_default());
+    }
+    if written? {
         events::publish(
             &context.recorder,
             &resource,

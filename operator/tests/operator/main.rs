@@ -5,6 +5,8 @@
 mod build;
 mod cel;
 mod cluster;
+mod crash;
+mod faults;
 mod fixtures;
 mod leader;
 mod reconcile;

@@ -22,16 +22,16 @@ use crate::{
 
 const API: &str = "/apis/apps/v1/namespaces/store/deployments/shop-api";
 
-struct World {
-    cluster: Cluster,
-    stores: Arc<FakeStores>,
-    context: Context,
+pub struct World {
+    pub cluster: Cluster,
+    pub stores: Arc<FakeStores>,
+    pub context: Context,
     journal: Journal,
 }
 
 impl World {
     /// A cluster with a pipeline and its Secrets, and stores that answer.
-    fn with(changes: &[(&str, Value)]) -> Self {
+    pub fn with(changes: &[(&str, Value)]) -> Self {
         let journal = Journal::default();
         let cluster = Cluster::new(journal.clone());
         cluster.put(PIPELINE, stored(&minimal(), changes));
@@ -42,8 +42,14 @@ impl World {
             );
             cluster.put(&path, serde_json::to_value(secret).unwrap());
         }
-        let stores = Arc::new(FakeStores::new(journal.clone()));
+        let stores = Arc::new(FakeStores::new(journal, cluster.faults.clone()));
+        Self::of(cluster, stores)
+    }
+
+    /// An operator that works on these.
+    pub fn of(cluster: Cluster, stores: Arc<FakeStores>) -> Self {
         let context = Self::operator(&cluster, &stores);
+        let journal = stores.journal.clone();
         Self {
             cluster,
             stores,
@@ -72,11 +78,11 @@ impl World {
     }
 
     /// Another operator takes over, which remembers nothing.
-    fn restart_operator(&mut self) {
+    pub fn restart_operator(&mut self) {
         self.context = Self::operator(&self.cluster, &self.stores);
     }
 
-    async fn pass(&self) -> Result<Action, Error> {
+    pub async fn pass(&self) -> Result<Action, Error> {
         Box::pin(reconcile("store", "shop", &self.context)).await
     }
 
@@ -115,7 +121,7 @@ impl World {
     }
 
     /// Up to Ready.
-    async fn ready(changes: &[(&str, Value)]) -> Self {
+    pub async fn ready(changes: &[(&str, Value)]) -> Self {
         let world = Self::with(changes);
         world.pass().await.unwrap();
         world.cluster.finish_jobs("Complete");

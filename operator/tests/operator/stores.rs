@@ -1,6 +1,9 @@
 //! Stores that only remember what was asked of them, and can be taken away.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
 use commerce_core::{index::IndexState, topics::TopicState};
@@ -9,6 +12,8 @@ use commerce_operator::reconcile::{
     validate::{Elasticsearch, Kafka, Pipeline},
 };
 use sqlx::postgres::PgConnectOptions;
+
+use crate::faults::Faults;
 
 /// What was done, by the fake cluster and the fake stores, in one list.
 pub type Journal = Arc<Mutex<Vec<String>>>;
@@ -19,10 +24,13 @@ pub struct FakeStores {
     pub away: Mutex<Vec<&'static str>>,
     pub schema: Mutex<(i64, i64)>,
     pub index: Mutex<IndexState>,
+    /// What the pipeline has in the stores.
+    pub holds: Mutex<BTreeSet<&'static str>>,
+    pub faults: Faults,
 }
 
 impl FakeStores {
-    pub fn new(journal: Journal) -> Self {
+    pub fn new(journal: Journal, faults: Faults) -> Self {
         let index = IndexState::Active {
             index: "orders-0a1b2c3d-1".into(),
             created: true,
@@ -32,6 +40,20 @@ impl FakeStores {
             away: Mutex::default(),
             schema: Mutex::new((1, 1)),
             index: Mutex::new(index),
+            holds: Mutex::default(),
+            faults,
+        }
+    }
+
+    /// Other stores that hold the same.
+    pub fn copy(&self, faults: Faults) -> Self {
+        Self {
+            journal: Journal::default(),
+            away: Mutex::new(self.away.lock().unwrap().clone()),
+            schema: Mutex::new(*self.schema.lock().unwrap()),
+            index: Mutex::new(self.index.lock().unwrap().clone()),
+            holds: Mutex::new(self.holds.lock().unwrap().clone()),
+            faults,
         }
     }
 
@@ -40,12 +62,24 @@ impl FakeStores {
         *self.away.lock().unwrap() = stores.to_vec();
     }
 
-    fn did(&self, store: &'static str, what: &str) -> Result<(), String> {
-        self.journal.lock().unwrap().push(what.to_owned());
-        if self.away.lock().unwrap().contains(&store) {
-            Err("no answer within 5 s".to_owned())
-        } else {
-            Ok(())
+    /// Carries out a call that changes something, unless the store is away.
+    async fn change(
+        &self,
+        store: &'static str,
+        what: &str,
+        change: impl FnOnce(&mut BTreeSet<&'static str>) -> bool,
+    ) -> Result<(), String> {
+        let work = || {
+            self.journal.lock().unwrap().push(what.to_owned());
+            let away = self.away.lock().unwrap().contains(&store);
+            if !away {
+                change(&mut self.holds.lock().unwrap());
+            }
+            !away
+        };
+        match self.faults.call(true, work).await {
+            Some(true) => Ok(()),
+            _ => Err("no answer within 5 s".to_owned()),
         }
     }
 }
@@ -53,8 +87,13 @@ impl FakeStores {
 #[async_trait]
 impl Stores for FakeStores {
     async fn away(&self, _: &Pipeline) -> Vec<Away> {
-        let away = self.away.lock().unwrap();
-        away.iter()
+        let all = ["PostgreSQL", "Kafka", "Elasticsearch", "Redis"];
+        let away = self
+            .faults
+            .call(false, || self.away.lock().unwrap().clone())
+            .await;
+        away.unwrap_or_else(|| all.to_vec())
+            .into_iter()
             .map(|store| Away {
                 store,
                 field: "spec",
@@ -64,11 +103,13 @@ impl Stores for FakeStores {
     }
 
     async fn schema_version(&self, _: &PgConnectOptions) -> Result<(i64, i64), String> {
-        Ok(*self.schema.lock().unwrap())
+        let version = self.faults.call(false, || *self.schema.lock().unwrap()).await;
+        version.ok_or_else(|| "no answer within 5 s".to_owned())
     }
 
     async fn ensure_topics(&self, kafka: &Kafka) -> Result<Vec<TopicState>, String> {
-        self.did("Kafka", "topics")?;
+        self.change("Kafka", "topics", |holds| holds.insert("topics"))
+            .await?;
         let name = kafka.connect.topic("order.created");
         Ok(vec![TopicState {
             name,
@@ -78,19 +119,23 @@ impl Stores for FakeStores {
     }
 
     async fn ensure_index(&self, _: &Elasticsearch) -> Result<IndexState, String> {
-        self.did("Elasticsearch", "index")?;
+        self.change("Elasticsearch", "index", |holds| holds.insert("index"))
+            .await?;
         Ok(self.index.lock().unwrap().clone())
     }
 
     async fn remove_topics(&self, _: &Kafka) -> Result<(), String> {
-        self.did("Kafka", "remove topics")
+        self.change("Kafka", "remove topics", |holds| holds.remove("topics"))
+            .await
     }
 
     async fn remove_index(&self, _: &Elasticsearch) -> Result<(), String> {
-        self.did("Elasticsearch", "remove index")
+        self.change("Elasticsearch", "remove index", |holds| holds.remove("index"))
+            .await
     }
 
     async fn remove_schema(&self, _: &PgConnectOptions) -> Result<(), String> {
-        self.did("PostgreSQL", "remove schema")
+        self.change("PostgreSQL", "remove schema", |holds| holds.remove("schema"))
+            .await
     }
 }
