@@ -73,7 +73,7 @@ pub async fn run() -> anyhow::Result<()> {
     });
     let working = controller::run(
         context,
-        config.watch_namespace.as_deref(),
+        &config.watch_namespaces,
         config.concurrency,
         stop.clone(),
     );

@@ -86,6 +86,11 @@ impl Cluster {
         self.news.notify_waiters();
     }
 
+    /// Requests are answered again.
+    pub fn come_back(&self) {
+        self.away.store(false, Ordering::Relaxed);
+    }
+
     /// The object at a path.
     pub fn get(&self, path: &str) -> Option<Value> {
         self.kept().objects.get(path).cloned()

@@ -5,6 +5,7 @@
 mod build;
 mod cel;
 mod cluster;
+mod controller;
 mod crash;
 mod faults;
 mod fixtures;
