@@ -17,7 +17,7 @@ use super::{
 };
 
 /// How long a store may take to answer before it counts as away.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLSTATE of a database that does not exist. The migration creates it.
 const NO_DATABASE: &str = "3D000";
 

@@ -10,6 +10,7 @@ mod crash;
 mod faults;
 mod fixtures;
 mod leader;
+mod plan;
 mod reconcile;
 mod remote;
 mod schema;
