@@ -9,10 +9,12 @@ use rdkafka::{
 
 use crate::{
     event::EventType,
-    kafka::{KafkaConfig, Quiet},
+    kafka::{KafkaConfig, Watched},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Shorter than callers wait, so that they get to know what is wrong.
+const METADATA: Duration = Duration::from_secs(4);
 
 /// The topics of a pipeline, as they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct TopicState {
 pub enum Error {
     #[error("{action}: {source}")]
     Kafka { action: String, source: KafkaError },
+    #[error("{action}: {problem}")]
+    Unreachable { action: String, problem: String },
     #[error("{action}: Kafka answered {code}")]
     Refused { action: String, code: RDKafkaErrorCode },
 }
@@ -143,13 +147,17 @@ pub async fn delete(kafka: &KafkaConfig) -> Result<(), Error> {
 /// The topics that exist on the cluster, with the number of their partitions. Also tells that Kafka can be reached.
 pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Error> {
     let admin = admin(kafka)?;
-    let read =
-        tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, Duration::from_secs(5)));
+    let read = tokio::task::spawn_blocking(move || {
+        let client = admin.inner();
+        client
+            .fetch_metadata(None, METADATA)
+            .map_err(|error| client.context().0.explain(&error))
+    });
     let action = || "reading the topics from Kafka".to_owned();
     let metadata = match read.await {
-        Ok(result) => result.map_err(|source| Error::Kafka {
+        Ok(result) => result.map_err(|problem| Error::Unreachable {
             action: action(),
-            source,
+            problem,
         })?,
         Err(_) => {
             return Err(Error::Kafka {
@@ -168,10 +176,10 @@ pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Er
         .collect())
 }
 
-fn admin(kafka: &KafkaConfig) -> Result<AdminClient<Quiet>, Error> {
+fn admin(kafka: &KafkaConfig) -> Result<AdminClient<Watched>, Error> {
     kafka
         .client("commerce-admin")
-        .create_with_context(Quiet)
+        .create_with_context(Watched::default())
         .map_err(|source| Error::Kafka {
             action: "preparing the Kafka client".to_owned(),
             source,
