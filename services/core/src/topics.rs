@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
@@ -146,12 +147,19 @@ pub async fn delete(kafka: &KafkaConfig) -> Result<(), Error> {
 
 /// The topics that exist on the cluster, with the number of their partitions. Also tells that Kafka can be reached.
 pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Error> {
-    let admin = admin(kafka)?;
+    // An admin client does not serve its log, which alone tells why there is no connection.
+    let consumer: BaseConsumer<Watched> = kafka
+        .client("commerce-admin")
+        .create_with_context(Watched::default())
+        .map_err(|source| Error::Kafka {
+            action: "preparing the Kafka client".to_owned(),
+            source,
+        })?;
     let read = tokio::task::spawn_blocking(move || {
-        let client = admin.inner();
-        client
-            .fetch_metadata(None, METADATA)
-            .map_err(|error| client.context().0.explain(&error))
+        consumer.fetch_metadata(None, METADATA).map_err(|error| {
+            while consumer.poll(Duration::from_millis(50)).is_some() {}
+            consumer.client().context().0.explain(&error)
+        })
     });
     let action = || "reading the topics from Kafka".to_owned();
     let metadata = match read.await {
