@@ -185,7 +185,7 @@ fn check_pair(certificate: &SecretString, key: &SecretString) -> Result<(), Inva
 
 /// What the words of a TLS library or of a store mean, in lower case and without spaces. The first that fits counts: OpenSSL says
 /// "certificate verify failed" of everything.
-const MEANINGS: [(&[&str], Meaning); 7] = [
+const MEANINGS: [(&[&str], Meaning); 8] = [
     (
         &[
             "notvalidforname",
@@ -218,14 +218,10 @@ const MEANINGS: [(&[&str], Meaning); 7] = [
         Meaning::DistrustsUs,
     ),
     (
-        &[
-            "unknownissuer",
-            "certificateverifyfailed",
-            "certificatecouldnotbeverified",
-            "selfsignedcertificate",
-        ],
+        &["unknownissuer", "selfsignedcertificate"],
         Meaning::UnknownAuthority,
     ),
+    (&["certificateverifyfailed"], Meaning::Unverified),
     (
         &["invalidcontenttype", "wrongversionnumber", "doesnotsupporttls"],
         Meaning::SpeaksNoTls,
@@ -247,6 +243,7 @@ enum Meaning {
     WantsCertificate,
     DistrustsUs,
     UnknownAuthority,
+    Unverified,
     SpeaksNoTls,
     WantsTls,
 }
@@ -288,6 +285,9 @@ pub fn advise(problem: String, names: &Names) -> String {
                 "its certificate is signed by nobody who is trusted: give the authority that signed it in {ca}"
             )
         }
+        Some((_, Meaning::Unverified)) => format!(
+            "its certificate is signed by nobody who is trusted, or is for another host: give the authority that signed it in {ca}, and use a name that the certificate has in {address}"
+        ),
         Some((_, Meaning::SpeaksNoTls)) => {
             format!("it does not speak TLS there: correct {address}, or turn TLS off in {tls}")
         }

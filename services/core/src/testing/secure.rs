@@ -30,6 +30,7 @@ const POSTGRES: &str = r#"
     if [ ! -d data ]; then
         rm -rf making
         "$bin/initdb" -D making -U commerce --pwfile=password -A scram-sha-256 -E UTF8 --locale=C --no-sync >/dev/null || exit 1
+        echo "create database commerce" | "$bin/postgres" --single -D making postgres >/dev/null || exit 1
         cp server.key making/ && chmod 600 making/server.key && mv making data || exit 1
     fi
     exec "$bin/postgres" -D data -p "$PORT" -k "" -c listen_addresses=127.0.0.1 -c fsync=off -c hba_file="$PWD/pg_hba.conf" \
