@@ -1,8 +1,11 @@
 //! A pipeline that is fine says so: to `kubectl get`, `wait` and `explain`, and in every condition.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use commerce_e2e::{
     cluster::{DEPLOYMENTS, PODS},
+    eventually::eventually,
     pipeline::{CONDITIONS, name},
     scenario::{Outcome, scenario},
     stores,
@@ -72,6 +75,13 @@ async fn kubectl_can_wait_for_it_list_it_and_explain_it() -> Outcome {
             ])
             .await?;
 
+        // The operator asks how fresh orders are every half minute, and `make up` has just placed one.
+        eventually("freshness is told", Duration::from_secs(90), async || {
+            let object = s.shop.object().await?;
+            ensure!(object.pointer("/status/freshness/p99").is_some(), "{object}");
+            Ok(())
+        })
+        .await?;
         let table = kubectl.kubectl(&["get", "-n", "shop", "cpl"]).await?;
         let mut lines = table
             .lines()

@@ -105,6 +105,8 @@ fn contains(actual: &Value, desired: &Value) -> bool {
         }
         (Value::Null, Value::Object(desired)) => desired.is_empty(),
         (Value::Null, Value::Array(desired)) => desired.is_empty(),
+        // As the API server has it of a variable whose value is empty.
+        (Value::Null, Value::String(desired)) => desired.is_empty(),
         (actual, desired) => actual == desired,
     }
 }
@@ -117,9 +119,8 @@ mod tests {
 
     #[test]
     fn defaults_of_the_api_server_are_no_difference() {
-        let desired = json!({"spec": {"ports": [{"port": 80}], "volumes": []}});
-        let actual =
-            json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "type": "ClusterIP"}, "status": {}});
+        let desired = json!({"spec": {"ports": [{"port": 80}], "volumes": [], "env": [{"name": "PREFIX", "value": ""}]}});
+        let actual = json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "type": "ClusterIP", "env": [{"name": "PREFIX"}]}, "status": {}});
         assert!(contains(&actual, &desired));
     }
 
