@@ -223,7 +223,7 @@ mod tests {
             assert_eq!(parsed(written), Some(time), "{written}");
         }
         assert_eq!(settled_time(Some("42s"), Duration::from_secs(50)), "42s");
-        assert_eq!(settled_time(Some("42s"), Duration::from_secs(60)), "60s");
-        assert_eq!(settled_time(Some("nonsense"), Duration::from_secs(60)), "60s");
+        assert_eq!(settled_time(Some("42s"), Duration::from_mins(1)), "60s");
+        assert_eq!(settled_time(Some("nonsense"), Duration::from_mins(1)), "60s");
     }
 }
