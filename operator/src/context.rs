@@ -240,6 +240,14 @@ impl Memory {
             Some((inputs.to_owned(), Instant::now()));
     }
 
+    /// What was found in the stores lately is to be looked at again.
+    pub fn overlook(&self, uid: &str) {
+        if let Some(lately) = self.lock().lately.get_mut(uid) {
+            lately.answered = None;
+            lately.prepared = None;
+        }
+    }
+
     /// Judges what the services say by what they said before.
     pub fn flow<T>(&self, uid: &str, judge: impl FnOnce(&mut flow::Memory) -> T) -> T {
         judge(&mut self.lock().lately.entry(uid.to_owned()).or_default().flow)

@@ -67,8 +67,10 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
     let result = if resource.spec.suspend {
         Ok(())
     } else {
-        if !finalizer::is_held(&resource) {
-            finalizer::hold(&context.client, &resource).await?;
+        if !finalizer::is_held(&resource) && !finalizer::hold(&context.client, &resource).await? {
+            // Nobody would remove what this pass would make in the stores.
+            context.forget(&resource);
+            return Ok(Action::await_change());
         }
         Box::pin(walk(&resource, context, &mut findings)).await
     };
@@ -88,7 +90,12 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         events::publish(&context.recorder, &resource, vec![event]).await;
     }
     let next = status::next(&resource, &findings, &now());
-    if status::write(&context.client, &resource, &next).await? {
+    let written = status::write(&context.client, &resource, &next).await;
+    if written.is_err() {
+        // What could not be told has to be found again.
+        context.memory.overlook(&resource.uid().unwrap_or_default());
+    }
+    if written? {
         events::publish(
             &context.recorder,
             &resource,

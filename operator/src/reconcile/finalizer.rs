@@ -32,8 +32,8 @@ pub fn is_held(resource: &CommercePipeline) -> bool {
     resource.finalizers().iter().any(|name| name == FINALIZER)
 }
 
-/// Keeps the resource until [`finish`] lets it go.
-pub async fn hold(client: &Client, resource: &CommercePipeline) -> Result<(), Error> {
+/// Keeps the resource until [`finish`] lets it go; false where it is gone already.
+pub async fn hold(client: &Client, resource: &CommercePipeline) -> Result<bool, Error> {
     let mut finalizers = resource.finalizers().to_vec();
     finalizers.push(FINALIZER.to_owned());
     set(client, resource, &finalizers).await
@@ -46,11 +46,11 @@ async fn release(client: &Client, resource: &CommercePipeline) -> Result<(), Err
         .filter(|name| *name != FINALIZER)
         .cloned()
         .collect();
-    set(client, resource, &finalizers).await
+    set(client, resource, &finalizers).await.map(drop)
 }
 
-/// The resource version makes the API server refuse the list if somebody else has changed it meanwhile.
-async fn set(client: &Client, resource: &CommercePipeline, finalizers: &[String]) -> Result<(), Error> {
+/// False where the resource is gone. Its version makes the API server refuse the list if somebody else has changed it meanwhile.
+async fn set(client: &Client, resource: &CommercePipeline, finalizers: &[String]) -> Result<bool, Error> {
     let api: Api<CommercePipeline> =
         Api::namespaced(client.clone(), &resource.namespace().unwrap_or_default());
     let version = &resource.metadata.resource_version;
@@ -63,8 +63,8 @@ async fn set(client: &Client, resource: &CommercePipeline, finalizers: &[String]
         )
         .await
     {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
         Err(source) => Err(Error::FinalizerFailed(source)),
     }
 }

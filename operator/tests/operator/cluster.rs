@@ -23,6 +23,7 @@ pub struct Cluster {
     objects: Arc<Mutex<Objects>>,
     journal: Journal,
     away: Arc<AtomicBool>,
+    refused: Arc<Mutex<Option<(&'static str, StatusCode)>>>,
 }
 
 /// Path of the pipeline of the fixtures.
@@ -34,6 +35,7 @@ impl Cluster {
             objects: Arc::default(),
             journal,
             away: Arc::default(),
+            refused: Arc::default(),
         }
     }
 
@@ -61,6 +63,11 @@ impl Cluster {
     /// Requests are answered again.
     pub fn come_back(&self) {
         self.away.store(false, Ordering::Relaxed);
+    }
+
+    /// The next change of something whose path ends like this is answered with this status, and not made.
+    pub fn refuse_next(&self, path: &'static str, status: StatusCode) {
+        *self.refused.lock().unwrap() = Some((path, status));
     }
 
     /// The object at a path.
@@ -130,9 +137,19 @@ impl Cluster {
         }
     }
 
+    fn refusal(&self, method: &Method, path: &str) -> Option<(StatusCode, Value)> {
+        let refuses = |refused: &mut (&str, StatusCode)| *method != Method::GET && path.ends_with(refused.0);
+        let (_, status) = self.refused.lock().unwrap().take_if(refuses)?;
+        let reason = status.canonical_reason().unwrap_or_default().replace(' ', "");
+        Some(failure(status, &reason))
+    }
+
     fn answer(&self, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
         if self.away.load(Ordering::Relaxed) {
             return failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable");
+        }
+        if let Some(refusal) = self.refusal(method, path) {
+            return refusal;
         }
         let mut objects = self.objects.lock().unwrap();
         let note = |what: &str| {

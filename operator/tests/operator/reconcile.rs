@@ -5,6 +5,7 @@ use commerce_operator::reconcile::{
     names::{self, Component},
     services::RelayStatus,
 };
+use http::StatusCode;
 use serde_json::json;
 
 use crate::{cluster::PIPELINE, services::active, world::World};
@@ -415,4 +416,29 @@ async fn flowing_is_told_while_a_store_is_away() {
     world.stores.take_away(&["Redis"]);
     world.pass().await.unwrap_err();
     assert_eq!(world.reason("Flowing"), "True Flowing");
+}
+
+#[tokio::test]
+async fn what_a_failed_status_write_could_not_tell_is_told_by_the_next_pass() {
+    let world = World::with(&[]);
+    world.pass().await.unwrap();
+    world.cluster.finish_jobs("Complete");
+    world
+        .cluster
+        .refuse_next("commercepipelines/shop/status", StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(world.pass().await.unwrap_err().reason(), "StatusFailed");
+    assert_eq!(world.reason("TopicsReady"), "Unknown NotReached");
+    world.pass().await.unwrap();
+    assert_eq!(world.reason("TopicsReady"), "True Created");
+    assert_eq!(world.reason("IndexReady"), "True Created");
+}
+
+#[tokio::test]
+async fn for_a_pipeline_that_is_gone_before_it_could_be_held_nothing_is_made() {
+    let world = World::with(&[]);
+    world
+        .cluster
+        .refuse_next("commercepipelines/shop", StatusCode::NOT_FOUND);
+    world.pass().await.unwrap();
+    assert_eq!(world.everything(), Vec::<String>::new());
 }
