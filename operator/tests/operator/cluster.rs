@@ -138,6 +138,9 @@ impl Cluster {
     }
 
     fn refusal(&self, method: &Method, path: &str) -> Option<(StatusCode, Value)> {
+        if self.away.load(Ordering::Relaxed) {
+            return Some(failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"));
+        }
         let refuses = |refused: &mut (&str, StatusCode)| *method != Method::GET && path.ends_with(refused.0);
         let (_, status) = self.refused.lock().unwrap().take_if(refuses)?;
         let reason = status.canonical_reason().unwrap_or_default().replace(' ', "");
@@ -145,9 +148,6 @@ impl Cluster {
     }
 
     fn answer(&self, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
-        if self.away.load(Ordering::Relaxed) {
-            return failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable");
-        }
         if let Some(refusal) = self.refusal(method, path) {
             return refusal;
         }
