@@ -160,7 +160,7 @@ async fn an_elasticsearch_that_is_killed_again_and_again() -> Result<()> {
         store.kill()?;
         traffic.flow(ORDERS).await?;
         indexer
-            .wait_until_failing("elasticsearch", "bulk request")
+            .wait_until_failing("elasticsearch", "tcp connect error")
             .await?;
         store.restart().await?;
     }

@@ -57,7 +57,7 @@ async fn an_elasticsearch_that_is_killed_in_mid_stream_loses_nothing() -> Result
     store.kill()?;
     world.publish(&events[2500..]).await?;
     indexer
-        .wait_until_failing("elasticsearch", "bulk request")
+        .wait_until_failing("elasticsearch", "tcp connect error")
         .await?;
     assert_eq!(indexer.readiness().await?.0, 200, "it was ready once");
     assert!(
