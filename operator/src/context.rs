@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kube::{
@@ -11,6 +11,7 @@ use kube::{
     runtime::reflector::ObjectRef,
 };
 use rand::Rng as _;
+use tokio::time::Instant;
 
 use crate::{
     crd::CommercePipeline,
@@ -110,13 +111,19 @@ impl Context {
 
     /// Forgets a pipeline that is gone.
     pub fn forget(&self, resource: &CommercePipeline) {
-        let namespace = resource.namespace().unwrap_or_default();
-        let pipeline = ObjectRef::new(&resource.name_any()).within(&namespace);
+        self.forget_name(&resource.namespace().unwrap_or_default(), &resource.name_any());
+        let uid = resource.uid().unwrap_or_default();
+        let mut state = self.memory.lock();
+        state.lately.remove(&uid);
+        state.databases.remove(&uid);
+    }
+
+    /// The same, for one that nothing but the name is left of.
+    pub fn forget_name(&self, namespace: &str, name: &str) {
+        let pipeline = ObjectRef::new(name).within(namespace);
         let mut state = self.memory.lock();
         state.refer(&pipeline, &BTreeSet::new());
         state.attempts.remove(&pipeline);
-        state.lately.remove(&resource.uid().unwrap_or_default());
-        state.databases.remove(&resource.uid().unwrap_or_default());
         state.claimants = None;
     }
 }

@@ -22,10 +22,11 @@ pub mod stores;
 mod unreadable;
 pub mod validate;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{Client, ResourceExt, runtime::controller::Action};
+use tokio::time::Instant;
 
 use self::{
     build::Objects,
@@ -50,7 +51,10 @@ const RETRY_CLEANUP: Duration = Duration::from_secs(2);
 pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result<Action, Error> {
     let resource = match fetch::resource(&context.client, namespace, name).await? {
         Read::Resource(resource) => *resource,
-        Read::Gone => return Ok(Action::await_change()),
+        Read::Gone => {
+            context.forget_name(namespace, name);
+            return Ok(Action::await_change());
+        }
         Read::Unreadable(object, problem) => {
             return unreadable::report(&context.client, &object, problem).await;
         }

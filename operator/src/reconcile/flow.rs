@@ -8,10 +8,11 @@
 mod figures;
 mod progress;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
+use tokio::time::Instant;
 
 pub use self::{
     figures::{Figures, IN_TRANSIT},

@@ -1,29 +1,41 @@
-//! A small API server in memory: objects by path, server-side apply as a merge, resource versions that move only when
+//! A small API server in memory: objects by path, server-side apply, watches, and resource versions that move only when
 //! something changed. It runs no controllers; tests play them.
 
 use std::{
     collections::BTreeMap,
     convert::Infallible,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use kube::{Client, client::Body};
+use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
-use crate::stores::Journal;
-
-type Objects = BTreeMap<String, Value>;
+use crate::{faults::Faults, stores::Journal};
 
 #[derive(Clone)]
 pub struct Cluster {
-    objects: Arc<Mutex<Objects>>,
+    kept: Arc<Mutex<Kept>>,
+    news: Arc<Notify>,
     journal: Journal,
     away: Arc<AtomicBool>,
     refused: Arc<Mutex<Option<(&'static str, StatusCode)>>>,
+    pub faults: Faults,
+}
+
+#[derive(Clone, Default)]
+struct Kept {
+    objects: BTreeMap<String, Value>,
+    /// What was applied last, by path: a field that is not applied any more goes.
+    applied: BTreeMap<String, Value>,
+    version: u64,
+    /// What watches tell: the version, and the event.
+    log: Vec<(u64, String, Value)>,
 }
 
 /// Path of the pipeline of the fixtures.
@@ -32,10 +44,22 @@ pub const PIPELINE: &str = "/apis/commerce.lab/v1alpha1/namespaces/store/commerc
 impl Cluster {
     pub fn new(journal: Journal) -> Self {
         Self {
-            objects: Arc::default(),
+            kept: Arc::default(),
+            news: Arc::default(),
             journal,
             away: Arc::default(),
             refused: Arc::default(),
+            faults: Faults::default(),
+        }
+    }
+
+    /// Another cluster with the same objects, which nobody watches yet.
+    pub fn copy(&self) -> Self {
+        let mut kept = self.kept().clone();
+        kept.log.clear();
+        Self {
+            kept: Arc::new(Mutex::new(kept)),
+            ..Self::new(Journal::default())
         }
     }
 
@@ -47,17 +71,22 @@ impl Cluster {
                 let (parts, body) = request.into_parts();
                 let bytes = body.collect_bytes().await.unwrap();
                 let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-                let (status, answer) = cluster.answer(&parts.method, parts.uri.path(), &body);
-                let body = Body::from(answer.to_string().into_bytes());
-                Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+                let (status, answer) = cluster.serve(&parts, &body).await;
+                Ok::<_, Infallible>(
+                    Response::builder()
+                        .status(status)
+                        .body(Body::from(answer))
+                        .unwrap(),
+                )
             }
         });
         Client::new(service, "default")
     }
 
-    /// Every request fails from now on.
+    /// Every request fails from now on, and watches end.
     pub fn go_away(&self) {
         self.away.store(true, Ordering::Relaxed);
+        self.news.notify_waiters();
     }
 
     /// Requests are answered again.
@@ -72,34 +101,49 @@ impl Cluster {
 
     /// The object at a path.
     pub fn get(&self, path: &str) -> Option<Value> {
-        self.objects.lock().unwrap().get(path).cloned()
+        self.kept().objects.get(path).cloned()
     }
 
     /// Changes an object, as another client or controller would.
     pub fn edit(&self, path: &str, edit: impl FnOnce(&mut Value)) {
-        let mut objects = self.objects.lock().unwrap();
-        let object = objects.get_mut(path).unwrap_or_else(|| panic!("no {path}"));
-        edit(object);
-        bump(object);
+        let mut object = self.get(path).unwrap_or_else(|| panic!("no {path}"));
+        edit(&mut object);
+        self.put(path, object);
     }
 
     pub fn put(&self, path: &str, object: Value) {
-        self.objects.lock().unwrap().insert(path.to_owned(), object);
+        self.kept().put(path, object);
+        self.news.notify_waiters();
     }
 
     pub fn remove(&self, path: &str) {
-        self.objects.lock().unwrap().remove(path);
+        self.kept().remove(path);
+        self.news.notify_waiters();
     }
 
     /// Paths of all objects whose path contains `part`.
     pub fn paths(&self, part: &str) -> Vec<String> {
-        self.objects
-            .lock()
-            .unwrap()
+        let kept = self.kept();
+        kept.objects
             .keys()
             .filter(|path| path.contains(part))
             .cloned()
             .collect()
+    }
+
+    /// Everything there is, as `look` finds it.
+    pub fn look<T>(&self, look: impl FnOnce(&BTreeMap<String, Value>) -> T) -> T {
+        look(&self.kept().objects)
+    }
+
+    /// Everything there is.
+    pub fn objects(&self) -> BTreeMap<String, Value> {
+        self.kept().objects.clone()
+    }
+
+    /// Moves with every change.
+    pub fn version(&self) -> u64 {
+        self.kept().version
     }
 
     /// Plays the Job controller.
@@ -137,6 +181,80 @@ impl Cluster {
         }
     }
 
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap()
+    }
+
+    async fn serve(&self, parts: &Parts, body: &Value) -> (StatusCode, Vec<u8>) {
+        let query = parts.uri.query().unwrap_or_default();
+        if query.contains("watch=true") {
+            return self.watch(parts.uri.path(), query).await;
+        }
+        let writes = parts.method != Method::GET;
+        let answer = || {
+            if writes {
+                let (status, answer) = self.answer(parts, body);
+                self.news.notify_waiters();
+                (status, bytes(&answer))
+            } else {
+                self.read(parts.uri.path())
+            }
+        };
+        self.faults.call(writes, answer).await.unwrap_or_else(|| {
+            let (status, answer) = failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+            (status, bytes(&answer))
+        })
+    }
+
+    fn read(&self, path: &str) -> (StatusCode, Vec<u8>) {
+        if let Some((status, answer)) = self.refusal(&Method::GET, path) {
+            return (status, bytes(&answer));
+        }
+        let kept = self.kept();
+        if is_collection(path) {
+            let items = kept.objects.iter().filter(|(of, _)| is_in(path, of));
+            let list = List {
+                api_version: "v1",
+                kind: "List",
+                metadata: json!({ "resourceVersion": kept.version.to_string() }),
+                items: items.map(|(_, object)| object).collect(),
+            };
+            return (StatusCode::OK, bytes(&list));
+        }
+        match kept.objects.get(path) {
+            Some(object) => (StatusCode::OK, bytes(object)),
+            None => (StatusCode::NOT_FOUND, bytes(&not_found().1)),
+        }
+    }
+
+    /// Tells what has changed, and ends: clients watch again from there.
+    async fn watch(&self, path: &str, query: &str) -> (StatusCode, Vec<u8>) {
+        let seen = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("resourceVersion="));
+        let seen: u64 = seen.and_then(|version| version.parse().ok()).unwrap_or_default();
+        loop {
+            let notified = self.news.notified();
+            if self.away.load(Ordering::Relaxed) {
+                let (status, answer) = failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable");
+                return (status, bytes(&answer));
+            }
+            let events: String = {
+                let kept = self.kept();
+                let told = kept
+                    .log
+                    .iter()
+                    .filter(|(version, of, _)| *version > seen && is_in(path, of));
+                told.flat_map(|(_, _, event)| [event.to_string(), "\n".to_owned()])
+                    .collect()
+            };
+            if !events.is_empty() {
+                return (StatusCode::OK, events.into_bytes());
+            }
+            notified.await;
+        }
+    }
+
     fn refusal(&self, method: &Method, path: &str) -> Option<(StatusCode, Value)> {
         if self.away.load(Ordering::Relaxed) {
             return Some(failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"));
@@ -147,132 +265,215 @@ impl Cluster {
         Some(failure(status, &reason))
     }
 
-    fn answer(&self, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
-        if let Some(refusal) = self.refusal(method, path) {
+    fn answer(&self, parts: &Parts, body: &Value) -> (StatusCode, Value) {
+        let path = parts.uri.path();
+        if let Some(refusal) = self.refusal(&parts.method, path) {
             return refusal;
         }
-        let mut objects = self.objects.lock().unwrap();
+        let dry_run = parts
+            .uri
+            .query()
+            .is_some_and(|query| query.contains("dryRun=All"));
         let note = |what: &str| {
-            let entry = format!("{what} {}", short(path));
-            self.journal.lock().unwrap().push(entry);
+            if !dry_run {
+                let entry = format!("{what} {}", short(path));
+                self.journal.lock().unwrap().push(entry);
+            }
         };
-        match *method {
-            Method::GET if path == "/apis/commerce.lab/v1alpha1/commercepipelines" => {
-                let all = objects
-                    .iter()
-                    .filter(|(path, _)| path.contains("/commercepipelines/"));
-                let items: Vec<_> = all.map(|(_, object)| object.clone()).collect();
-                let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
-                (StatusCode::OK, list)
-            }
-            Method::GET if is_collection(path) => {
-                let prefix = format!("{path}/");
-                let items: Vec<_> = objects
-                    .range(prefix.clone()..)
-                    .take_while(|(p, _)| p.starts_with(&prefix))
-                    .collect();
-                let items: Vec<_> = items.into_iter().map(|(_, object)| object.clone()).collect();
-                (
-                    StatusCode::OK,
-                    json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items }),
-                )
-            }
-            Method::GET => objects
-                .get(path)
-                .map_or_else(not_found, |object| (StatusCode::OK, object.clone())),
+        let mut kept = self.kept();
+        match parts.method {
             Method::POST if path.ends_with("/events") => {
                 note(&format!("event {}", body["reason"].as_str().unwrap_or_default()));
                 (StatusCode::CREATED, body.clone())
             }
             Method::POST => {
                 let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or_default());
-                if objects.contains_key(&path) {
+                if kept.objects.contains_key(&path) {
                     return failure(StatusCode::CONFLICT, "AlreadyExists");
                 }
-                let mut object = body.clone();
-                bump(&mut object);
-                objects.insert(path, object.clone());
-                (StatusCode::CREATED, object)
+                kept.put(&path, body.clone());
+                kept.answer(&path)
             }
             Method::PUT => {
-                let Some(object) = objects.get_mut(path) else {
+                let Some(object) = kept.objects.get(path) else {
                     return not_found();
                 };
                 if object["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
                     return failure(StatusCode::CONFLICT, "Conflict");
                 }
-                *object = body.clone();
-                bump(object);
-                (StatusCode::OK, object.clone())
+                kept.put(path, body.clone());
+                kept.answer(path)
             }
             Method::DELETE => {
                 note("delete");
-                match objects.remove(path) {
-                    Some(object) => (StatusCode::OK, object),
-                    None => not_found(),
-                }
+                kept.remove(path)
+                    .map_or_else(not_found, |object| (StatusCode::OK, object))
             }
             Method::PATCH if path.ends_with("/status") => {
                 note("status");
-                let Some(object) = objects.get_mut(path.trim_end_matches("/status")) else {
+                let path = path.trim_end_matches("/status");
+                let Some(mut object) = kept.objects.get(path).cloned() else {
                     return not_found();
                 };
                 object["status"] = body["status"].clone();
-                bump(object);
-                (StatusCode::OK, object.clone())
+                kept.put(path, object);
+                kept.answer(path)
             }
             Method::PATCH => {
                 note("apply");
-                let object = objects
-                    .entry(path.to_owned())
-                    .or_insert_with(|| json!({ "metadata": { "generation": 0, "uid": path } }));
-                let before = object.clone();
-                merge(object, body);
-                if object["spec"] != before["spec"] {
-                    object["metadata"]["generation"] =
-                        json!(before["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+                let apply = parts.headers.get(CONTENT_TYPE);
+                let apply = apply.is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
+                let before = kept.objects.get(path).cloned();
+                let patched = if apply {
+                    Ok(kept.apply(path, before.as_ref(), body))
+                } else {
+                    changed(before.as_ref(), body)
+                };
+                match patched {
+                    Ok(object) if dry_run => (StatusCode::OK, object),
+                    Ok(object) => {
+                        if apply {
+                            kept.applied.insert(path.to_owned(), body.clone());
+                        }
+                        kept.put(path, object.clone());
+                        let answer = kept.answer(path);
+                        let held = object["metadata"]["finalizers"]
+                            .as_array()
+                            .is_some_and(|list| !list.is_empty());
+                        if object["metadata"]["deletionTimestamp"].is_string() && !held {
+                            kept.remove(path);
+                        }
+                        answer
+                    }
+                    Err(failed) => failed,
                 }
-                if *object != before {
-                    bump(object);
-                }
-                let after = object.clone();
-                let held = after["metadata"]["finalizers"]
-                    .as_array()
-                    .is_some_and(|list| !list.is_empty());
-                if after["metadata"]["deletionTimestamp"].is_string() && !held {
-                    objects.remove(path);
-                }
-                (StatusCode::OK, after)
             }
             _ => (StatusCode::METHOD_NOT_ALLOWED, Value::Null),
         }
     }
 }
 
-fn bump(object: &mut Value) {
-    let version = object["metadata"]["resourceVersion"]
-        .as_str()
-        .and_then(|v| v.parse::<u64>().ok())
-        .unwrap_or(0);
-    object["metadata"]["resourceVersion"] = json!((version + 1).to_string());
+impl Kept {
+    fn put(&mut self, path: &str, mut object: Value) {
+        let before = self.objects.get(path);
+        if before == Some(&object) {
+            return;
+        }
+        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let event = json!({ "type": kind, "object": object });
+        self.log.push((self.version, path.to_owned(), event));
+        self.objects.insert(path.to_owned(), object);
+    }
+
+    fn remove(&mut self, path: &str) -> Option<Value> {
+        self.applied.remove(path);
+        let mut object = self.objects.remove(path)?;
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let event = json!({ "type": "DELETED", "object": object });
+        self.log.push((self.version, path.to_owned(), event));
+        Some(object)
+    }
+
+    fn answer(&self, path: &str) -> (StatusCode, Value) {
+        let object = self.objects.get(path);
+        object.map_or_else(not_found, |object| (StatusCode::OK, object.clone()))
+    }
+
+    /// The object as server-side apply makes it.
+    fn apply(&self, path: &str, before: Option<&Value>, body: &Value) -> Value {
+        let fresh = || json!({ "metadata": { "generation": 0, "uid": path } });
+        let mut object = before.cloned().unwrap_or_else(fresh);
+        if let Some(applied) = self.applied.get(path) {
+            withdraw(&mut object, applied, body);
+        }
+        merge(&mut object, body);
+        if before.is_none_or(|before| before["spec"] != object["spec"]) {
+            let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
+            object["metadata"]["generation"] = json!(generation + 1);
+        }
+        object
+    }
 }
 
-/// Lists are replaced, as the lists of this operator's objects are.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Value,
+    items: Vec<&'a Value>,
+}
+
+fn bytes(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap()
+}
+
+/// The object after a merge patch, which only succeeds on the version that it names.
+fn changed(before: Option<&Value>, patch: &Value) -> Result<Value, (StatusCode, Value)> {
+    let Some(before) = before else {
+        return Err(not_found());
+    };
+    let version = &patch["metadata"]["resourceVersion"];
+    if version.is_string() && *version != before["metadata"]["resourceVersion"] {
+        return Err(failure(StatusCode::CONFLICT, "Conflict"));
+    }
+    let mut object = before.clone();
+    merge(&mut object, patch);
+    Ok(object)
+}
+
+/// A null removes a field. Lists are replaced, as the lists of this operator's objects are.
 fn merge(object: &mut Value, patch: &Value) {
     match (object, patch) {
         (Value::Object(object), Value::Object(patch)) => {
             for (key, value) in patch {
-                merge(object.entry(key).or_insert(Value::Null), value);
+                if value.is_null() {
+                    object.shift_remove(key);
+                } else {
+                    merge(object.entry(key).or_insert(Value::Null), value);
+                }
             }
         }
         (object, patch) => *object = patch.clone(),
     }
 }
 
+/// Removes what was applied and is not any more.
+fn withdraw(object: &mut Value, applied: &Value, body: &Value) {
+    if let (Value::Object(object), Value::Object(applied)) = (object, applied) {
+        for (key, applied) in applied {
+            match (object.get_mut(key), body.get(key)) {
+                (Some(value), Some(body)) => withdraw(value, applied, body),
+                (Some(_), None) => drop(object.shift_remove(key)),
+                (None, _) => {}
+            }
+        }
+    }
+}
+
 /// `/api/v1/namespaces/n/secrets` and `/apis/g/v/namespaces/n/kinds` end with a kind, paths of objects with a name.
 fn is_collection(path: &str) -> bool {
     let parts = path.split('/').count();
-    parts == if path.starts_with("/apis/") { 7 } else { 6 }
+    if path.starts_with("/apis/") {
+        parts == 5 || parts == 7
+    } else {
+        parts == 4 || parts == 6
+    }
+}
+
+/// Whether the object at `path` is one of a collection, which is that of a namespace or of all.
+fn is_in(collection: &str, path: &str) -> bool {
+    let Some((parent, _)) = path.rsplit_once('/') else {
+        return false;
+    };
+    let Some((group, rest)) = parent.split_once("/namespaces/") else {
+        return parent == collection;
+    };
+    let everywhere = rest.split_once('/').map(|(_, kind)| format!("{group}/{kind}"));
+    parent == collection || everywhere.as_deref() == Some(collection)
 }
 
 fn short(path: &str) -> String {

@@ -1,6 +1,6 @@
 //! Whether orders flow: each reason from what the services say, and that nothing flaps or is written for nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use commerce_operator::{
     crd::CommercePipeline,
@@ -12,6 +12,7 @@ use commerce_operator::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     fixtures::{minimal, parsed},

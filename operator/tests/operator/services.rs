@@ -14,19 +14,38 @@ use tokio::{
     net::TcpListener,
 };
 
+use crate::faults::Faults;
+
 /// All relays say the same, and all indexers.
 #[derive(Debug)]
 pub struct FakeServices {
     pub relay: Mutex<Result<RelayStatus, String>>,
     pub indexer: Mutex<Result<IndexerStatus, String>>,
+    faults: Faults,
 }
 
-impl Default for FakeServices {
-    fn default() -> Self {
+impl FakeServices {
+    /// Orders flow.
+    pub fn new(faults: Faults) -> Self {
         Self {
             relay: Mutex::new(Ok(active(0, 0.0))),
             indexer: Mutex::new(Ok(reading(0, 0))),
+            faults,
         }
+    }
+
+    /// Other services that say the same.
+    pub fn copy(&self, faults: Faults) -> Self {
+        Self {
+            relay: Mutex::new(self.relay.lock().unwrap().clone()),
+            indexer: Mutex::new(self.indexer.lock().unwrap().clone()),
+            faults,
+        }
+    }
+
+    async fn ask<T: Clone>(&self, said: &Mutex<Result<T, String>>) -> Result<T, String> {
+        let answer = self.faults.call(false, || said.lock().unwrap().clone()).await;
+        answer.unwrap_or_else(|| Err("no answer within 2 s".to_owned()))
     }
 }
 
@@ -66,11 +85,11 @@ pub fn reading(committed: i64, lag: u64) -> IndexerStatus {
 #[async_trait]
 impl Services for FakeServices {
     async fn relay(&self, _: IpAddr) -> Result<RelayStatus, String> {
-        self.relay.lock().unwrap().clone()
+        self.ask(&self.relay).await
     }
 
     async fn indexer(&self, _: IpAddr) -> Result<IndexerStatus, String> {
-        self.indexer.lock().unwrap().clone()
+        self.ask(&self.indexer).await
     }
 }
 

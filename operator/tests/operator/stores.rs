@@ -16,28 +16,64 @@ use commerce_operator::reconcile::{
 };
 use sqlx::postgres::PgConnectOptions;
 
+use crate::faults::Faults;
+
 /// What was done, by the fake cluster and the fake stores, in one list.
 pub type Journal = Arc<Mutex<Vec<String>>>;
+
+const NO_ANSWER: &str = "no answer within 5 s";
 
 #[derive(Debug)]
 pub struct FakeStores {
     pub journal: Journal,
     pub away: Mutex<Vec<&'static str>>,
+    /// The version of the schema that PostgreSQL has, and the one that the services need.
     pub schema: Mutex<(i64, i64)>,
     /// What Kafka has.
     pub topics: Mutex<BTreeMap<String, Topic>>,
     /// What Elasticsearch has.
     pub index: Mutex<Found>,
+    faults: Faults,
+}
+
+/// What the stores have of the pipeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    pub schema: i64,
+    pub topics: BTreeMap<String, Topic>,
+    pub index: Found,
 }
 
 impl FakeStores {
-    pub fn new(journal: Journal) -> Self {
+    pub fn new(journal: Journal, faults: Faults) -> Self {
         Self {
             journal,
             away: Mutex::default(),
             schema: Mutex::new((1, 1)),
             topics: Mutex::default(),
             index: Mutex::default(),
+            faults,
+        }
+    }
+
+    /// Other stores that hold the same.
+    pub fn copy(&self, faults: Faults) -> Self {
+        let held = self.held();
+        Self {
+            journal: Journal::default(),
+            away: Mutex::new(self.away.lock().unwrap().clone()),
+            schema: Mutex::new(*self.schema.lock().unwrap()),
+            topics: Mutex::new(held.topics),
+            index: Mutex::new(held.index),
+            faults,
+        }
+    }
+
+    pub fn held(&self) -> Held {
+        Held {
+            schema: self.schema.lock().unwrap().0,
+            topics: self.topics.lock().unwrap().clone(),
+            index: self.index.lock().unwrap().clone(),
         }
     }
 
@@ -46,86 +82,119 @@ impl FakeStores {
         *self.away.lock().unwrap() = stores.to_vec();
     }
 
-    fn answers(&self, store: &'static str) -> Result<(), String> {
-        if self.away.lock().unwrap().contains(&store) {
-            Err("no answer within 5 s".to_owned())
-        } else {
-            Ok(())
-        }
+    /// Asks a store.
+    async fn read<T>(&self, store: &'static str, work: impl FnOnce() -> T) -> Result<T, String> {
+        self.call(false, store, work).await
     }
 
-    fn did(&self, store: &'static str, what: &str) -> Result<(), String> {
-        self.journal.lock().unwrap().push(what.to_owned());
-        self.answers(store)
+    /// Changes something in a store.
+    async fn change<T>(
+        &self,
+        store: &'static str,
+        what: &str,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, String> {
+        self.call(true, store, || {
+            self.journal.lock().unwrap().push(what.to_owned());
+            work()
+        })
+        .await
+    }
+
+    async fn call<T>(
+        &self,
+        writes: bool,
+        store: &'static str,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, String> {
+        let work = || {
+            let away = self.away.lock().unwrap().contains(&store);
+            (!away).then(work)
+        };
+        let answer = self.faults.call(writes, work).await.flatten();
+        answer.ok_or_else(|| NO_ANSWER.to_owned())
     }
 }
 
 #[async_trait]
 impl Stores for FakeStores {
     async fn away(&self, _: &Pipeline) -> Vec<Away> {
-        let away = self.away.lock().unwrap();
-        away.iter()
+        let all = ["PostgreSQL", "Kafka", "Elasticsearch", "Redis"];
+        let away = self
+            .faults
+            .call(false, || self.away.lock().unwrap().clone())
+            .await;
+        away.unwrap_or_else(|| all.to_vec())
+            .into_iter()
             .map(|store| Away {
                 store,
                 field: "spec",
-                problem: "no answer within 5 s".to_owned(),
+                problem: NO_ANSWER.to_owned(),
             })
             .collect()
     }
 
     async fn schema_version(&self, _: &PgConnectOptions) -> Result<(i64, i64), String> {
-        Ok(*self.schema.lock().unwrap())
+        self.read("PostgreSQL", || *self.schema.lock().unwrap()).await
     }
 
     async fn read_topics(&self, _: &Kafka) -> Result<BTreeMap<String, Topic>, String> {
-        self.answers("Kafka")?;
-        Ok(self.topics.lock().unwrap().clone())
+        self.read("Kafka", || self.topics.lock().unwrap().clone()).await
     }
 
     async fn ensure_topics(&self, kafka: &Kafka) -> Result<Vec<TopicState>, String> {
-        self.did("Kafka", "topics")?;
-        let mut topics = self.topics.lock().unwrap();
-        let mut states = Vec::new();
-        for name in topics::names(&kafka.connect) {
-            let topic = topics.entry(name.clone()).or_default();
-            topic.replication_factor = topic.replication_factor.max(kafka.topics.replication_factor);
-            topic.partitions = topic.partitions.max(kafka.topics.partitions);
-            topic.config.extend(kafka.topics.config.clone());
-            states.push(TopicState {
-                name,
-                partitions: topic.partitions,
-                changed: true,
-            });
-        }
-        Ok(states)
+        let make = || {
+            let mut topics = self.topics.lock().unwrap();
+            let mut states = Vec::new();
+            for name in topics::names(&kafka.connect) {
+                let topic = topics.entry(name.clone()).or_default();
+                topic.replication_factor = topic.replication_factor.max(kafka.topics.replication_factor);
+                topic.partitions = topic.partitions.max(kafka.topics.partitions);
+                topic.config.extend(kafka.topics.config.clone());
+                states.push(TopicState {
+                    name,
+                    partitions: topic.partitions,
+                    changed: true,
+                });
+            }
+            states
+        };
+        self.change("Kafka", "topics", make).await
     }
 
     async fn read_index(&self, _: &Elasticsearch) -> Result<Found, String> {
-        self.answers("Elasticsearch")?;
-        Ok(self.index.lock().unwrap().clone())
+        self.read("Elasticsearch", || self.index.lock().unwrap().clone())
+            .await
     }
 
     async fn ensure_index(&self, elasticsearch: &Elasticsearch) -> Result<IndexState, String> {
-        self.did("Elasticsearch", "index")?;
-        let spec = &elasticsearch.index;
-        let mut found = self.index.lock().unwrap();
-        let state = IndexState::of(spec, &found);
-        if found.active(spec).is_some() && matches!(state, IndexState::MappingDiffers { .. }) {
-            return Ok(state);
-        }
-        *found = Found::as_wanted(spec);
-        Ok(IndexState::of(spec, &found))
+        let make = || {
+            let spec = &elasticsearch.index;
+            let mut found = self.index.lock().unwrap();
+            let state = IndexState::of(spec, &found);
+            if found.active(spec).is_some() && matches!(state, IndexState::MappingDiffers { .. }) {
+                return state;
+            }
+            *found = Found::as_wanted(spec);
+            IndexState::of(spec, &found)
+        };
+        self.change("Elasticsearch", "index", make).await
     }
 
     async fn remove_topics(&self, _: &Kafka) -> Result<(), String> {
-        self.did("Kafka", "remove topics")
+        self.change("Kafka", "remove topics", || self.topics.lock().unwrap().clear())
+            .await
     }
 
     async fn remove_index(&self, _: &Elasticsearch) -> Result<(), String> {
-        self.did("Elasticsearch", "remove index")
+        let remove = || *self.index.lock().unwrap() = Found::default();
+        self.change("Elasticsearch", "remove index", remove).await
     }
 
     async fn remove_schema(&self, _: &PgConnectOptions) -> Result<(), String> {
-        self.did("PostgreSQL", "remove schema")
+        self.change("PostgreSQL", "remove schema", || {
+            self.schema.lock().unwrap().0 = 0;
+        })
+        .await
     }
 }

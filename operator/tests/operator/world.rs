@@ -44,9 +44,15 @@ impl World {
             );
             cluster.put(&path, serde_json::to_value(secret).unwrap());
         }
-        let stores = Arc::new(FakeStores::new(journal.clone()));
-        let services = Arc::new(FakeServices::default());
+        let stores = Arc::new(FakeStores::new(journal, cluster.faults.clone()));
+        let services = Arc::new(FakeServices::new(cluster.faults.clone()));
+        Self::of(cluster, stores, services)
+    }
+
+    /// An operator that works on these.
+    pub fn of(cluster: Cluster, stores: Arc<FakeStores>, services: Arc<FakeServices>) -> Self {
         let context = Self::operator(&cluster, &stores, &services);
+        let journal = stores.journal.clone();
         Self {
             cluster,
             stores,

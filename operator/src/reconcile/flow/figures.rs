@@ -1,7 +1,9 @@
 //! The figures in the status: what the services counted, rounded, and left as they are until they have changed by a quarter.
 //! So a busy pipeline's status is written a few times while a backlog grows or shrinks, and an idle one's never.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{
     super::services::{RelayState, Seen},

@@ -1,9 +1,8 @@
 //! How far the indexers have come, from one look to the next: which partitions stand still, and how fast the others go.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
 
 use super::super::services::{Answer, IndexerStatus};
 
