@@ -37,8 +37,8 @@ const LONGEST_WRITE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Context {
     pub client: Client,
-    /// The one namespace that is served; all if absent.
-    pub namespace: Option<String>,
+    /// The namespaces that are served; all if there are none.
+    pub namespaces: Vec<String>,
     /// What allows this replica to write.
     pub tenure: Tenure,
     pub stores: Arc<dyn Stores>,

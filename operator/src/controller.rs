@@ -43,8 +43,21 @@ const DEBOUNCE: Duration = Duration::from_millis(250);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Watches and reconciles until `stop`, then finishes the passes under way.
-pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u16, stop: CancellationToken) {
+/// Watches the namespaces that are served and reconciles until `stop`; then finishes the passes under way.
+///
+/// Where namespaces are named each has watches of its own, since the operator may have rights in these and in no others.
+pub async fn run(context: Arc<Context>, concurrency: u16, stop: CancellationToken) {
+    if context.namespaces.is_empty() {
+        return watch(context, None, concurrency, stop).await;
+    }
+    let watches = context
+        .namespaces
+        .iter()
+        .map(|namespace| watch(context.clone(), Some(namespace), concurrency, stop.clone()));
+    futures::future::join_all(watches).await;
+}
+
+async fn watch(context: Arc<Context>, namespace: Option<&str>, concurrency: u16, stop: CancellationToken) {
     let client = &context.client;
     let (reader, writer) = reflector::store();
     let pipelines = watcher(scoped::<Watched>(client, namespace), watcher::Config::default())

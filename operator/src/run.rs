@@ -70,7 +70,7 @@ pub async fn run() -> anyhow::Result<()> {
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
-        namespace: config.watch_namespace.clone(),
+        namespaces: config.watch_namespaces.clone(),
         tenure: candidate.tenure(),
         stores: Arc::new(Remote),
         services: Arc::new(Http::new(ADMIN_PORT).context("preparing to ask the services")?),
@@ -78,12 +78,7 @@ pub async fn run() -> anyhow::Result<()> {
         memory: Arc::default(),
         metrics: metrics.clone(),
     });
-    let working = controller::run(
-        context,
-        config.watch_namespace.as_deref(),
-        config.concurrency,
-        stop.clone(),
-    );
+    let working = controller::run(context, config.concurrency, stop.clone());
     tokio::select! {
         () = working => {}
         () = candidate.keep() => anyhow::bail!("lost the Lease; another replica goes on"),

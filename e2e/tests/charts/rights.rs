@@ -77,7 +77,7 @@ fn with_scope_namespace_the_operator_has_no_rights_elsewhere() {
             .as_array()
             .unwrap()
             .iter()
-            .find(|variable| variable["name"] == "WATCH_NAMESPACE");
+            .find(|variable| variable["name"] == "WATCH_NAMESPACES");
         assert_eq!(watched.unwrap()["value"], "shop");
     }
 }

@@ -119,20 +119,26 @@ async fn claimants(resource: &CommercePipeline, context: &Context) -> Result<Arc
         return Ok(all);
     }
     let kind = CommercePipeline::api_resource();
-    let api: Api<DynamicObject> = match &context.namespace {
-        Some(namespace) => Api::namespaced_with(context.client.clone(), namespace, &kind),
-        None => Api::all_with(context.client.clone(), &kind),
-    };
-    let list = api.list(&ListParams::default()).await;
-    let list = list.map_err(|source| Error::FetchFailed {
-        what: "the other pipelines",
-        source,
-    })?;
+    let client = || context.client.clone();
+    let mut apis: Vec<Api<DynamicObject>> = context
+        .namespaces
+        .iter()
+        .map(|namespace| Api::namespaced_with(client(), namespace, &kind))
+        .collect();
+    if apis.is_empty() {
+        apis.push(Api::all_with(client(), &kind));
+    }
+    let mut items = Vec::new();
+    for api in apis {
+        let list = api.list(&ListParams::default()).await;
+        let list = list.map_err(|source| Error::FetchFailed {
+            what: "the other pipelines",
+            source,
+        })?;
+        items.extend(list.items);
+    }
     // What one claims that can't be read is not known.
-    let readable = list
-        .items
-        .into_iter()
-        .filter_map(|object| object.try_parse().ok());
+    let readable = items.into_iter().filter_map(|object| object.try_parse().ok());
     let claimant = |resource: CommercePipeline| Claimant {
         claims: claims(&resource),
         resource,

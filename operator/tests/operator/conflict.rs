@@ -164,3 +164,20 @@ async fn without_a_sure_lease_nothing_is_written_into_a_store() {
         "{done:?}"
     );
 }
+
+#[tokio::test]
+async fn pipelines_are_compared_in_all_namespaces_that_are_served() {
+    for (namespaces, reason) in [
+        (["elsewhere", "store"], Some("Conflict")),
+        (["elsewhere", "other"], None),
+    ] {
+        let mut world = world(&[]).await;
+        world.context.namespaces = namespaces.map(str::to_owned).into();
+        let failed = pass_of_late(&world).await.err();
+        assert_eq!(
+            failed.as_ref().map(Error::reason),
+            reason,
+            "serving {namespaces:?}"
+        );
+    }
+}

@@ -6,6 +6,7 @@ mod build;
 mod cel;
 mod cluster;
 mod conflict;
+mod controller;
 mod crash;
 mod drift;
 mod faults;

@@ -73,7 +73,7 @@ impl World {
         Context {
             recorder: Recorder::new(client.clone(), reporter),
             client,
-            namespace: None,
+            namespaces: Vec::new(),
             tenure,
             stores: stores.clone(),
             services: services.clone(),
