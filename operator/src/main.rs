@@ -1,18 +1,15 @@
-//! `commerce-operator run`
+//! The operator's command line; everything else is in the library.
 
-use clap::Parser;
+use std::process::ExitCode;
 
-/// The operator of CommercePipeline resources.
-#[derive(Parser)]
-#[command(name = "commerce-operator", version)]
-enum Command {
-    /// Runs the operator. It is configured by environment variables.
-    Run,
-}
+use clap::Parser as _;
+use commerce_core::exit;
+use commerce_operator::cli::Cli;
 
 #[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
-    match Command::parse() {
-        Command::Run => commerce_operator::run::run().await,
+async fn main() -> ExitCode {
+    match Cli::parse().run().await {
+        Ok(code) => code,
+        Err(error) => exit::code(Err(error)),
     }
 }

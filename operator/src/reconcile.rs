@@ -118,6 +118,15 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
     }
 }
 
+/// The part of a pass that makes the pipeline, without telling about it: for a plan.
+pub async fn rehearse(
+    resource: &CommercePipeline,
+    context: &Context,
+    findings: &mut Findings,
+) -> Result<(), Stop> {
+    Box::pin(walk(resource, context, findings)).await
+}
+
 async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Findings) -> Result<(), Stop> {
     let observed = fetch::observe(&context.client, resource).await?;
     health_of(resource, &observed.live, findings);

@@ -25,6 +25,7 @@ pub struct Cluster {
     journal: Journal,
     away: Arc<AtomicBool>,
     refused: Arc<Mutex<Option<(&'static str, StatusCode)>>>,
+    forbidden: Arc<Mutex<Option<&'static str>>>,
     pub faults: Faults,
 }
 
@@ -49,6 +50,7 @@ impl Cluster {
             journal,
             away: Arc::default(),
             refused: Arc::default(),
+            forbidden: Arc::default(),
             faults: Faults::default(),
         }
     }
@@ -97,6 +99,11 @@ impl Cluster {
     /// The next change of something whose path ends like this is answered with this status, and not made.
     pub fn refuse_next(&self, path: &'static str, status: StatusCode) {
         *self.refused.lock().unwrap() = Some((path, status));
+    }
+
+    /// Nobody may read this path.
+    pub fn forbid(&self, path: &'static str) {
+        *self.forbidden.lock().unwrap() = Some(path);
     }
 
     /// The object at a path.
@@ -209,6 +216,12 @@ impl Cluster {
     fn read(&self, path: &str) -> (StatusCode, Vec<u8>) {
         if let Some((status, answer)) = self.refusal(&Method::GET, path) {
             return (status, bytes(&answer));
+        }
+        if *self.forbidden.lock().unwrap() == Some(path) {
+            return (
+                StatusCode::FORBIDDEN,
+                bytes(&failure(StatusCode::FORBIDDEN, "Forbidden").1),
+            );
         }
         let kept = self.kept();
         if is_collection(path) {
@@ -384,7 +397,7 @@ impl Kept {
 
     /// The object as server-side apply makes it.
     fn apply(&self, path: &str, before: Option<&Value>, body: &Value) -> Value {
-        let fresh = || json!({ "metadata": { "generation": 0, "uid": path } });
+        let fresh = || json!({ "metadata": { "generation": 0, "uid": path, "creationTimestamp": "2026-06-01T00:00:00Z" } });
         let mut object = before.cloned().unwrap_or_else(fresh);
         if let Some(applied) = self.applied.get(path) {
             withdraw(&mut object, applied, body);

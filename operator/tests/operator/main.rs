@@ -13,6 +13,7 @@ mod faults;
 mod fixtures;
 mod flow;
 mod leader;
+mod plan;
 mod reconcile;
 mod remote;
 mod rollout;
