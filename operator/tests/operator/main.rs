@@ -10,6 +10,7 @@ mod drift;
 mod fixtures;
 mod flow;
 mod leader;
+mod operators;
 mod reconcile;
 mod remote;
 mod rollout;
