@@ -189,7 +189,9 @@ fn a_changed_secret_rolls_the_pods_that_use_it_and_no_others() {
     let before = fingerprints(&secrets());
     for (name, changed, expected) in table {
         let mut all = all_secrets();
-        let found = all.iter_mut().find(|one| one.metadata.name.as_deref() == Some(name));
+        let found = all
+            .iter_mut()
+            .find(|one| one.metadata.name.as_deref() == Some(name));
         let data = found.unwrap().data.as_mut().unwrap();
         for (key, value) in *changed {
             data.insert((*key).to_owned(), ByteString(value.as_bytes().to_vec()));
@@ -200,6 +202,11 @@ fn a_changed_secret_rolls_the_pods_that_use_it_and_no_others() {
             .filter(|(before, after)| before != after)
             .map(|((component, _), _)| *component)
             .collect();
-        assert_eq!(&rolled, expected, "{name}: {:?}", changed.iter().map(|(key, _)| key).collect::<Vec<_>>());
+        assert_eq!(
+            &rolled,
+            expected,
+            "{name}: {:?}",
+            changed.iter().map(|(key, _)| key).collect::<Vec<_>>()
+        );
     }
 }

@@ -121,7 +121,10 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
             "put them into elasticsearch.auth",
         ),
         Refused(
-            &[("elasticsearch/tls", r#"{"caSecretRef":{"name":"ca","key":"ca.crt"}}"#)],
+            &[(
+                "elasticsearch/tls",
+                r#"{"caSecretRef":{"name":"ca","key":"ca.crt"}}"#,
+            )],
             "change elasticsearch.url to https://",
         ),
         Refused(

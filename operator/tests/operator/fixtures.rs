@@ -187,7 +187,11 @@ pub fn all_secrets() -> Vec<Secret> {
         secret("kafka-ca", &[("ca.crt", CA)]),
         secret(
             "kafka-user",
-            &[("user.crt", CERTIFICATE), ("user.key", KEY), ("password", "hunter4")],
+            &[
+                ("user.crt", CERTIFICATE),
+                ("user.key", KEY),
+                ("password", "hunter4"),
+            ],
         ),
         secret("issuer-ca", &[("ca.crt", CA)]),
         secret(

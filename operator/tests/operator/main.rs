@@ -15,6 +15,7 @@ mod reconcile;
 mod remote;
 mod rollout;
 mod schema;
+mod secrecy;
 mod services;
 mod status;
 mod stores;

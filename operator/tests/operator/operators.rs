@@ -24,7 +24,10 @@ fn cloudnative_pg() -> Vec<Secret> {
             ("host", "orders-rw"),
             ("port", "5432"),
             ("pgpass", "orders-rw:5432:shop-of-pg:shop-of-pg:hunter-pg\n"),
-            ("uri", "postgresql://shop-of-pg:hunter-pg@orders-rw.store:5432/shop-of-pg"),
+            (
+                "uri",
+                "postgresql://shop-of-pg:hunter-pg@orders-rw.store:5432/shop-of-pg",
+            ),
             (
                 "jdbc-uri",
                 "jdbc:postgresql://orders-rw.store:5432/shop-of-pg?password=hunter-pg&user=shop-of-pg",
@@ -43,7 +46,11 @@ fn cloudnative_pg() -> Vec<Secret> {
 
 /// Of a Kafka `events` and KafkaUsers `orders` and `orders-tls`, as Strimzi writes them.
 fn strimzi() -> Vec<Secret> {
-    let cluster = [("ca.crt", CA), ("ca.p12", "hunter-p12"), ("ca.password", "hunter-ca")];
+    let cluster = [
+        ("ca.crt", CA),
+        ("ca.p12", "hunter-p12"),
+        ("ca.password", "hunter-ca"),
+    ];
     let scram = [
         ("password", "hunter-scram"),
         (
@@ -114,7 +121,13 @@ fn told(pipeline: &Value, found: Vec<Secret>, prefix: &str, store: &str) -> BTre
             .iter()
             .flatten()
             .filter(|variable| variable.name.starts_with(prefix))
-            .map(|variable| format!("{}={}", variable.name, variable.value.as_deref().unwrap_or_default()))
+            .map(|variable| {
+                format!(
+                    "{}={}",
+                    variable.name,
+                    variable.value.as_deref().unwrap_or_default()
+                )
+            })
             .collect();
         for volume in pod.volumes.iter().flatten().filter(|volume| volume.name == store) {
             let mounts = container.volume_mounts.iter().flatten();
@@ -183,7 +196,10 @@ fn cloudnative_pg_with_a_client_certificate() {
     assert_told(
         ("DATABASE_", "postgres"),
         &[
-            ("postgres/secretRef", json!({ "name": "orders-app", "key": "fqdn-uri" })),
+            (
+                "postgres/secretRef",
+                json!({ "name": "orders-app", "key": "fqdn-uri" }),
+            ),
             (
                 "postgres/tls",
                 json!({
@@ -383,7 +399,8 @@ fn bitnami_redis_with_its_certificates() {
 /// The example that people copy names these Secrets and no others, and is a pipeline.
 #[test]
 fn the_example_of_the_chart() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/commerce-pipeline/examples/operators.yaml");
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/commerce-pipeline/examples/operators.yaml");
     let values: Value = serde_norway::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let mut pipeline = minimal();
     let image = pipeline["spec"]["image"].clone();

@@ -90,29 +90,36 @@ pub enum RedisServer {
 
 /// Checks `spec.postgres`.
 pub fn postgres(spec: &PostgresSpec, namespace: &str, secrets: &Secrets) -> Result<Postgres, Problem> {
-    let at = uri_key(&spec.secret_ref, "postgres.secretRef");
-    let uri = secrets.text(&at)?;
-    let accepted = "a PostgreSQL URI such as postgresql://user:password@host:5432/database";
-    let connect = parse_url(&uri).ok_or_else(|| Problem::Secret {
-        at: at.clone(),
-        accepted,
-    })?;
+    let (uri, connect) = database(spec, namespace, secrets)?;
     let pool_size = positive("postgres.poolSize", spec.pool_size)?;
     let (encryption, certificates) = tls::optional(spec.tls.as_ref(), &tls::POSTGRES, secrets)?;
-    let connect = hosts::of_postgres(connect, namespace);
     Ok(Postgres {
         connect: match &encryption {
             Some(tls) => with_tls(connect, tls),
             None => connect,
         },
         encrypted: encryption.is_some(),
-        files: [at.clone()].into_iter().chain(certificates.files()).collect(),
-        uri: at,
+        files: [uri.clone()].into_iter().chain(certificates.files()).collect(),
+        uri,
         certificates,
         pool_size,
         migrations: spec.migrations,
         outbox_retention: duration("postgres.outboxRetention", &spec.outbox_retention)?,
     })
+}
+
+/// Where the database is, which needs no other Secret than the one with the URI.
+pub fn database(
+    spec: &PostgresSpec,
+    namespace: &str,
+    secrets: &Secrets,
+) -> Result<(SecretKey, PgConnectOptions), Problem> {
+    let at = uri_key(&spec.secret_ref, "postgres.secretRef");
+    let accepted = "a PostgreSQL URI such as postgresql://user:password@host:5432/database";
+    match parse_url(&secrets.text(&at)?) {
+        Some(options) => Ok((at, hosts::of_postgres(options, namespace))),
+        None => Err(Problem::Secret { at, accepted }),
+    }
 }
 
 /// Checks `spec.kafka`.
