@@ -11,6 +11,7 @@ use rdkafka::{
         AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic,
         OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
     },
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::{Metadata, MetadataTopic},
@@ -447,9 +448,12 @@ pub async fn delete(kafka: &KafkaConfig) -> Result<(), Error> {
 
 /// The topics that exist on the cluster, with the number of their partitions. Also tells that Kafka can be reached.
 pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Error> {
-    // An admin client does not serve its log, which alone tells why there is no connection.
+    // An admin client does not serve its log, which alone tells why there is no connection. That a broker hangs up is what one
+    // does that wants TLS.
     let consumer: BaseConsumer<Watched> = kafka
         .client("commerce-admin")
+        .set("log.connection.close", "true")
+        .set_log_level(RDKafkaLogLevel::Info)
         .create_with_context(Watched::default())
         .map_err(|source| Error::Kafka {
             action: "preparing the Kafka client".to_owned(),
@@ -463,6 +467,10 @@ pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Er
     });
     let problem = match read.await {
         Ok(Ok(metadata)) => return Ok(counts(&metadata)),
+        // librdkafka means to say so itself, and looks for it in a text that has become a format.
+        Ok(Err(problem)) if kafka.tls.is_none() && problem.contains("APIVERSION_QUERY") => {
+            format!("{problem} (connecting to a SSL listener?)")
+        }
         Ok(Err(problem)) => problem,
         Err(_) => KafkaError::Canceled.to_string(),
     };

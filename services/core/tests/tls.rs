@@ -290,6 +290,15 @@ async fn kafka_over_tls_with_scram() -> Result<()> {
         );
     }
 
+    let mut plain = store.kafka_config(&world.without_certificate()?, Some("SCRAM-SHA-512"));
+    plain.tls = None;
+    refused(
+        async || kafka(plain.clone()).await,
+        &variables::KAFKA,
+        "turn it on in KAFKA_SECURITY_PROTOCOL",
+    )
+    .await?;
+
     let store = Secure::kafka(&world.authority, &world.elsewhere()?, Clients::Password).await?;
     let other = store.kafka_config(&world.without_certificate()?, Some("SCRAM-SHA-512"));
     refused(
