@@ -154,6 +154,9 @@ fn fingerprints(secrets: &Secrets) -> [(Component, String); 3] {
     })
 }
 
+/// A Secret, what changes in it, and whose pods are replaced.
+struct Rotated<'a>(&'a str, &'a [(&'a str, &'a str)], &'a [Component]);
+
 #[test]
 fn a_changed_secret_rolls_the_pods_that_use_it_and_no_others() {
     use Component::{Api, Indexer, Relay};
@@ -163,37 +166,37 @@ fn a_changed_secret_rolls_the_pods_that_use_it_and_no_others() {
     let (ca, certificate, key) = (authority.pem(), &*client.certificate, &*client.key);
     let pair = [("tls.crt", certificate), ("tls.key", key)];
     let uri = "postgresql://app:new@pg-rw.store:5432/app";
-    let table: &[(&str, &[(&str, &str)], &[Component])] = &[
-        ("pg-app", &[("uri", uri)], &[Api, Relay, Indexer]),
-        ("pg-ca", &[("ca.crt", ca)], &[Api, Relay, Indexer]),
-        ("pg-client", &pair, &[Api, Relay, Indexer]),
-        ("kafka-ca", &[("ca.crt", ca)], &[Relay, Indexer]),
-        ("kafka-user", &[("password", "new")], &[Relay, Indexer]),
-        (
+    let table = [
+        Rotated("pg-app", &[("uri", uri)], &[Api, Relay, Indexer]),
+        Rotated("pg-ca", &[("ca.crt", ca)], &[Api, Relay, Indexer]),
+        Rotated("pg-client", &pair, &[Api, Relay, Indexer]),
+        Rotated("kafka-ca", &[("ca.crt", ca)], &[Relay, Indexer]),
+        Rotated("kafka-user", &[("password", "new")], &[Relay, Indexer]),
+        Rotated(
             "kafka-user",
             &[("user.crt", certificate), ("user.key", key)],
             &[Relay, Indexer],
         ),
-        ("search-es-elastic-user", &[("elastic", "new")], &[Api, Indexer]),
-        ("search-es-http-certs-public", &[("ca.crt", ca)], &[Api, Indexer]),
-        ("search-client", &pair, &[Api, Indexer]),
-        ("cache-redis", &[("redis-password", "new")], &[Api, Indexer]),
-        ("cache-redis-crt", &[("ca.crt", ca)], &[Api, Indexer]),
-        ("cache-redis-crt", &pair, &[Api, Indexer]),
-        ("issuer-ca", &[("ca.crt", ca)], &[Api]),
+        Rotated("search-es-elastic-user", &[("elastic", "new")], &[Api, Indexer]),
+        Rotated("search-es-http-certs-public", &[("ca.crt", ca)], &[Api, Indexer]),
+        Rotated("search-client", &pair, &[Api, Indexer]),
+        Rotated("cache-redis", &[("redis-password", "new")], &[Api, Indexer]),
+        Rotated("cache-redis-crt", &[("ca.crt", ca)], &[Api, Indexer]),
+        Rotated("cache-redis-crt", &pair, &[Api, Indexer]),
+        Rotated("issuer-ca", &[("ca.crt", ca)], &[Api]),
         // What nobody uses: a key beside the others, and other Secrets of the namespace.
-        ("pg-app", &[("username", "new")], &[]),
-        ("cache", &[("uri", "redis://:new@redis:6379/0")], &[]),
-        ("tokens", &[("secret", "new")], &[]),
+        Rotated("pg-app", &[("username", "new")], &[]),
+        Rotated("cache", &[("uri", "redis://:new@redis:6379/0")], &[]),
+        Rotated("tokens", &[("secret", "new")], &[]),
     ];
     let before = fingerprints(&secrets());
-    for (name, changed, expected) in table {
+    for Rotated(name, changed, expected) in table {
         let mut all = all_secrets();
         let found = all
             .iter_mut()
             .find(|one| one.metadata.name.as_deref() == Some(name));
         let data = found.unwrap().data.as_mut().unwrap();
-        for (key, value) in *changed {
+        for (key, value) in changed {
             data.insert((*key).to_owned(), ByteString(value.as_bytes().to_vec()));
         }
         let after = fingerprints(&Secrets::new(all));

@@ -44,7 +44,7 @@ fn cloudnative_pg() -> Vec<Secret> {
     vec![application, authority, client]
 }
 
-/// Of a Kafka `events` and KafkaUsers `orders` and `orders-tls`, as Strimzi writes them.
+/// Of a Kafka `events` and its users `orders` and `orders-tls`, as Strimzi writes them.
 fn strimzi() -> Vec<Secret> {
     let cluster = [
         ("ca.crt", CA),

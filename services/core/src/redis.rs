@@ -67,21 +67,17 @@ impl RedisConfig {
             env.problem("REDIS_CA_FILE and REDIS_CERTIFICATE_FILE need REDIS_TLS to be true");
         }
         let tls = tls.then(|| files.unwrap_or_default());
-        match env.optional_text("REDIS_HOST") {
-            Some(host) => {
-                let info = parts_from_env(env, host)?;
-                Self::with_tls(info, tls.as_ref(), key_prefix)
-            }
-            None => {
-                let url = env.secret("REDIS_URL", ACCEPTED)?;
-                let config = parse_url(&url).and_then(|info| Self::with_tls(info, tls.as_ref(), key_prefix));
-                if config.is_none() {
-                    // The value is a secret, so the message does not repeat it.
-                    env.problem(format!("REDIS_URL is not usable; it takes {ACCEPTED}"));
-                }
-                config
-            }
+        if let Some(host) = env.optional_text("REDIS_HOST") {
+            let info = parts_from_env(env, host)?;
+            return Self::with_tls(info, tls.as_ref(), key_prefix);
         }
+        let url = env.secret("REDIS_URL", ACCEPTED)?;
+        let config = parse_url(&url).and_then(|info| Self::with_tls(info, tls.as_ref(), key_prefix));
+        if config.is_none() {
+            // The value is a secret, so the message does not repeat it.
+            env.problem(format!("REDIS_URL is not usable; it takes {ACCEPTED}"));
+        }
+        config
     }
 
     /// A connection that is made when first used and made anew when it breaks. No call on it takes longer than

@@ -11,7 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::Env;
 
@@ -130,7 +130,7 @@ impl Tls {
     /// The authorities to trust, PEM.
     #[must_use]
     pub fn ca(&self) -> Option<&str> {
-        self.ca.as_ref().map(|pem| pem.expose_secret())
+        self.ca.as_ref().map(ExposeSecret::expose_secret)
     }
 
     /// The client's certificates and its key, PEM.

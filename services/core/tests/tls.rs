@@ -18,7 +18,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::time::{Instant, sleep};
 
 /// A busy machine takes its time until a store that listens also answers.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The authority of a store and its clients, and everybody who is none.
