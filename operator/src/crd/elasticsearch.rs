@@ -4,14 +4,14 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::SecretKeyRef;
+use super::{SecretKeyRef, TlsSpec};
 
 /// The cluster that searches orders.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.caSecretRef) || !self.url.startsWith('http://')")
-    .message("elasticsearch.caSecretRef only matters for https: change elasticsearch.url to https://, or remove elasticsearch.caSecretRef")
-    .field_path(".caSecretRef"))]
+#[x_kube(validation = Rule::new("!has(self.tls) || !self.url.startsWith('http://')")
+    .message("elasticsearch.tls only matters for https: change elasticsearch.url to https://, or remove elasticsearch.tls")
+    .field_path(".tls"))]
 pub struct ElasticsearchSpec {
     /// Address of the cluster, for example `https://search-es-http:9200`.
     #[schemars(length(min = 1, max = 500))]
@@ -27,10 +27,9 @@ pub struct ElasticsearchSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ElasticsearchAuth>,
 
-    /// Certificate authority that signed the server's certificate, PEM. ECK writes it to `<cluster>-es-http-certs-public`,
-    /// key `ca.crt`. Absent: the system's certificate authorities.
+    /// Whom to trust, and who we are, where the URL is `https://`. Absent: the public certificate authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret_ref: Option<SecretKeyRef>,
+    pub tls: Option<TlsSpec>,
 
     /// The index that the operator creates.
     #[serde(default)]

@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CertificateSecretRef, SecretKeyRef};
+use super::{SecretKeyRef, TlsSpec};
 
 /// The cluster that carries the order events.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct KafkaSpec {
 
     /// Encrypts the connections. An empty object trusts the system's certificate authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<KafkaTls>,
+    pub tls: Option<TlsSpec>,
 
     /// Authenticates with a user name and a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,20 +32,6 @@ pub struct KafkaSpec {
     /// The topics that the operator creates.
     #[serde(default)]
     pub topics: TopicsSpec,
-}
-
-/// How connections to Kafka are encrypted.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KafkaTls {
-    /// Certificate authority that signed the brokers' certificates, PEM. Strimzi writes it to `<cluster>-cluster-ca-cert`,
-    /// key `ca.crt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret_ref: Option<SecretKeyRef>,
-
-    /// Client certificate, for mutual TLS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate_secret_ref: Option<CertificateSecretRef>,
 }
 
 /// How the services log in to Kafka.

@@ -20,12 +20,12 @@ mod workloads;
 pub use access::{AuthMode, AuthSpec, CorsSpec, JwtAlgorithm, JwtSpec, RateLimitSpec};
 pub use definition::definition;
 pub use elasticsearch::{ElasticsearchAuth, ElasticsearchSpec, IndexSpec, MappingsSpec};
-pub use kafka::{KafkaSasl, KafkaSpec, KafkaTls, SaslMechanism, TopicsSpec};
+pub use kafka::{KafkaSasl, KafkaSpec, SaslMechanism, TopicsSpec};
 pub use monitoring::{MonitoringSpec, TracingSpec};
 pub use postgres::{Migrations, PostgresSpec};
-pub use redis::RedisSpec;
+pub use redis::{RedisAuth, RedisSpec};
 pub use reference::reference;
-pub use secrets::{CertificateSecretRef, SecretKeyRef, SecretName, UriSecretRef};
+pub use secrets::{CertificateSecretRef, SecretKeyRef, SecretName, TlsSpec, UriSecretRef};
 pub use status::{
     CommercePipelineStatus, ComponentStatus, FreshnessStatus, IndexStatus, OutboxStatus, TopicStatus,
 };

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::UriSecretRef;
+use super::{TlsSpec, UriSecretRef};
 
 /// The database of orders, stock and outbox.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,11 @@ use super::UriSecretRef;
 pub struct PostgresSpec {
     /// Secret with a `postgresql://` URI. The Secret that CloudNativePG writes for an application fits as it is.
     pub secret_ref: UriSecretRef,
+
+    /// Encrypts the connections and verifies the server (`verify-full`), whatever the URI says. An empty object trusts the public
+    /// certificate authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
 
     /// Most connections that each replica of the API and the relay opens. The API keeps one or two of them for placing
     /// orders.

@@ -70,6 +70,21 @@ pub struct CertificateSecretRef {
     pub key: String,
 }
 
+/// How connections to a store are encrypted. The server's certificate is always verified, its host name included.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// Certificate authority that signed the server's certificate, PEM. Absent: the public authorities. CloudNativePG writes it to
+    /// `<cluster>-ca`, Strimzi to `<cluster>-cluster-ca-cert`, ECK to `<cluster>-es-http-certs-public` and Bitnami's Redis to
+    /// `<release>-redis-crt`, all of them as `ca.crt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
+
+    /// Client certificate, for mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_secret_ref: Option<CertificateSecretRef>,
+}
+
 fn uri() -> String {
     "uri".into()
 }

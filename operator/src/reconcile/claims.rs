@@ -168,8 +168,8 @@ async fn database_of(
         source,
     })?;
     let secrets = Secrets::new(found);
-    let postgres = validate::postgres(&resource.spec.postgres, &namespace, &secrets).ok();
-    let database = postgres.map(|postgres| address::database(&postgres.connect));
+    let found = validate::database(&resource.spec.postgres, &namespace, &secrets).ok();
+    let database = found.map(|(_, options)| address::database(&options));
     context.memory.has_database(&uid, generation, database.clone());
     Ok(database)
 }

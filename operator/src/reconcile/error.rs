@@ -1,5 +1,7 @@
 //! What stops a pass, one variant for each station. The variant's name is the reason in conditions and events.
 
+pub use commerce_core::admin::chain;
+
 use super::validate::Invalid;
 
 /// A step that failed. It is tried again, later and later.
@@ -91,19 +93,4 @@ pub fn root(error: &dyn std::error::Error) -> String {
         innermost = cause;
     }
     innermost.to_string()
-}
-
-/// An error with all its causes, each said once.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -108,11 +108,21 @@ impl Secrets {
 /// The names of the Secrets that a spec refers to and whose content matters to the pipeline.
 #[must_use]
 pub fn referenced(spec: &CommercePipelineSpec) -> Vec<String> {
-    let mut names = vec![
-        spec.postgres.secret_ref.name.clone(),
-        spec.redis.secret_ref.name.clone(),
+    let mut names = vec![spec.postgres.secret_ref.name.clone()];
+    names.extend(spec.redis.secret_ref.iter().map(|r| r.name.clone()));
+    names.extend(
+        spec.redis
+            .auth
+            .iter()
+            .map(|auth| auth.password_secret_ref.name.clone()),
+    );
+    let encrypted = [
+        &spec.postgres.tls,
+        &spec.kafka.tls,
+        &spec.elasticsearch.tls,
+        &spec.redis.tls,
     ];
-    if let Some(tls) = &spec.kafka.tls {
+    for tls in encrypted.into_iter().flatten() {
         names.extend(tls.ca_secret_ref.iter().map(|r| r.name.clone()));
         names.extend(tls.certificate_secret_ref.iter().map(|r| r.name.clone()));
     }
@@ -128,7 +138,6 @@ pub fn referenced(spec: &CommercePipelineSpec) -> Vec<String> {
             .iter()
             .map(|auth| auth.password_secret_ref.name.clone()),
     );
-    names.extend(spec.elasticsearch.ca_secret_ref.iter().map(|r| r.name.clone()));
     if let Some(jwt) = spec.api.auth.as_ref().and_then(|auth| auth.jwt.as_ref()) {
         let keys = [&jwt.secret_ref, &jwt.jwks_secret_ref, &jwt.ca_secret_ref];
         names.extend(keys.into_iter().flatten().map(|r| r.name.clone()));

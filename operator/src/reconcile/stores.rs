@@ -7,13 +7,14 @@ use async_trait::async_trait;
 use commerce_core::{
     index::{self, Found, IndexState},
     postgres,
+    tls::advise,
     topics::{self, Topic, TopicState},
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::{
     error::{chain, root},
-    validate::{Elasticsearch, Kafka, Pipeline, Redis},
+    validate::{Elasticsearch, Kafka, Pipeline, Redis, RedisServer, tls},
 };
 
 /// How long a store may take to answer before it counts as away.
@@ -72,23 +73,32 @@ impl Stores for Remote {
                 topics::partitions(&pipeline.kafka.connect)
                     .await
                     .map(drop)
-                    .map_err(|e| root(&e))
+                    .map_err(|e| chain(&e))
             }),
             limited(elasticsearch_answers(&pipeline.elasticsearch)),
             limited(redis_answers(&pipeline.redis)),
         );
+        let redis_field = match pipeline.redis.server {
+            RedisServer::Uri(_) => "redis.secretRef",
+            RedisServer::Host { .. } => "redis.host",
+        };
         [
-            ("PostgreSQL", "postgres.secretRef", postgres),
-            ("Kafka", "kafka.bootstrapServers", kafka),
-            ("Elasticsearch", "elasticsearch.url", elasticsearch),
-            ("Redis", "redis.secretRef", redis),
+            ("PostgreSQL", "postgres.secretRef", postgres, tls::POSTGRES),
+            ("Kafka", "kafka.bootstrapServers", kafka, tls::KAFKA),
+            (
+                "Elasticsearch",
+                "elasticsearch.url",
+                elasticsearch,
+                tls::ELASTICSEARCH,
+            ),
+            ("Redis", redis_field, redis, tls::REDIS),
         ]
         .into_iter()
-        .filter_map(|(store, field, result)| {
+        .filter_map(|(store, field, result, names)| {
             Some(Away {
                 store,
                 field,
-                problem: result.err()?,
+                problem: advise(result.err()?, &names),
             })
         })
         .collect()

@@ -7,6 +7,7 @@ mod access;
 pub(super) mod address;
 mod hosts;
 mod stores;
+pub mod tls;
 mod workloads;
 
 use std::time::Duration;
@@ -15,7 +16,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
 pub use access::{Access, Jwt, JwtKeys, RateLimit};
-pub use stores::{Elasticsearch, Kafka, Postgres, Redis, elasticsearch, kafka, postgres, redis};
+pub use stores::{
+    Elasticsearch, Kafka, Postgres, Redis, RedisServer, database, elasticsearch, kafka, postgres, redis,
+};
 pub use workloads::{Indexer, Relay, Seed, Workload};
 
 use self::{

@@ -3,10 +3,12 @@
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
-use commerce_operator::reconcile::{build, names::Component, validate::validate};
+use commerce_core::testing::Authority;
+use commerce_operator::reconcile::{build, names::Component, secrets::Secrets, validate::validate};
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use crate::fixtures::{full, minimal, parsed, secrets};
+use crate::fixtures::{all_secrets, full, minimal, parsed, secrets};
 
 fn built(pipeline: &Value, changes: &[(&str, Value)]) -> Vec<Value> {
     let pipeline = validate(&parsed(pipeline, changes), &secrets()).unwrap();
@@ -139,65 +141,75 @@ fn no_secret_is_in_an_object() {
     }
 }
 
+/// The fingerprint that makes a component's pods be replaced when it changes.
+fn fingerprints(secrets: &Secrets) -> [(Component, String); 3] {
+    let objects = build::objects(&validate(&parsed(&full(), &[]), secrets).unwrap());
+    [Component::Api, Component::Relay, Component::Indexer].map(|component| {
+        let name = build::child_name("shop", component);
+        let mut all = objects.deployments.iter();
+        let deployment = all.find(|deployment| deployment.metadata.name.as_ref() == Some(&name));
+        let template = &deployment.unwrap().spec.as_ref().unwrap().template;
+        let annotations = template.metadata.as_ref().unwrap().annotations.as_ref().unwrap();
+        (component, annotations["commerce.lab/secrets"].clone())
+    })
+}
+
+/// A Secret, what changes in it, and whose pods are replaced.
+struct Rotated<'a>(&'a str, &'a [(&'a str, &'a str)], &'a [Component]);
+
 #[test]
 fn a_changed_secret_rolls_the_pods_that_use_it_and_no_others() {
-    use crate::fixtures::{all_secrets, secret};
-    use commerce_operator::reconcile::secrets::Secrets;
+    use Component::{Api, Indexer, Relay};
 
-    let resource = parsed(&full(), &[]);
-    let fingerprints = |secrets: &Secrets| {
-        let objects = build::objects(&validate(&resource, secrets).unwrap());
-        let annotation = |component: Component| {
-            let name = build::child_name("shop", component);
-            let found = objects
-                .deployments
-                .iter()
-                .find(|d| d.metadata.name.as_ref() == Some(&name))
-                .unwrap();
-            let template = found.spec.as_ref().unwrap().template.metadata.as_ref().unwrap();
-            template.annotations.as_ref().unwrap()["commerce.lab/secrets"].clone()
-        };
-        [Component::Api, Component::Relay, Component::Indexer].map(annotation)
-    };
+    let authority = Authority::new("another").unwrap();
+    let client = authority.client("shop").unwrap();
+    let (ca, certificate, key) = (authority.pem(), &*client.certificate, &*client.key);
+    let pair = [("tls.crt", certificate), ("tls.key", key)];
+    let uri = "postgresql://app:new@pg-rw.store:5432/app";
+    let table = [
+        Rotated("pg-app", &[("uri", uri)], &[Api, Relay, Indexer]),
+        Rotated("pg-ca", &[("ca.crt", ca)], &[Api, Relay, Indexer]),
+        Rotated("pg-client", &pair, &[Api, Relay, Indexer]),
+        Rotated("kafka-ca", &[("ca.crt", ca)], &[Relay, Indexer]),
+        Rotated("kafka-user", &[("password", "new")], &[Relay, Indexer]),
+        Rotated(
+            "kafka-user",
+            &[("user.crt", certificate), ("user.key", key)],
+            &[Relay, Indexer],
+        ),
+        Rotated("search-es-elastic-user", &[("elastic", "new")], &[Api, Indexer]),
+        Rotated("search-es-http-certs-public", &[("ca.crt", ca)], &[Api, Indexer]),
+        Rotated("search-client", &pair, &[Api, Indexer]),
+        Rotated("cache-redis", &[("redis-password", "new")], &[Api, Indexer]),
+        Rotated("cache-redis-crt", &[("ca.crt", ca)], &[Api, Indexer]),
+        Rotated("cache-redis-crt", &pair, &[Api, Indexer]),
+        Rotated("issuer-ca", &[("ca.crt", ca)], &[Api]),
+        // What nobody uses: a key beside the others, and other Secrets of the namespace.
+        Rotated("pg-app", &[("username", "new")], &[]),
+        Rotated("cache", &[("uri", "redis://:new@redis:6379/0")], &[]),
+        Rotated("tokens", &[("secret", "new")], &[]),
+    ];
     let before = fingerprints(&secrets());
-    let changed = |name: &str, data: &[(&str, &str)]| {
+    for Rotated(name, changed, expected) in table {
         let mut all = all_secrets();
-        all.retain(|secret| secret.metadata.name.as_deref() != Some(name));
-        all.push(secret(name, data));
+        let found = all
+            .iter_mut()
+            .find(|one| one.metadata.name.as_deref() == Some(name));
+        let data = found.unwrap().data.as_mut().unwrap();
+        for (key, value) in changed {
+            data.insert((*key).to_owned(), ByteString(value.as_bytes().to_vec()));
+        }
         let after = fingerprints(&Secrets::new(all));
-        [0, 1, 2].map(|i| before[i] != after[i])
-    };
-    let [api, relay, indexer] = [0, 1, 2];
-    let rolled = changed("cache", &[("uri", "redis://:new@redis:6379/0")]);
-    assert_eq!(
-        (rolled[api], rolled[relay], rolled[indexer]),
-        (true, false, true),
-        "Redis"
-    );
-    let rolled = changed("pg-app", &[("uri", "postgresql://app:new@pg:5432/app")]);
-    assert_eq!(
-        (rolled[api], rolled[relay], rolled[indexer]),
-        (true, true, true),
-        "PostgreSQL"
-    );
-    let rolled = changed("search-es-elastic-user", &[("elastic", "new")]);
-    assert_eq!(
-        (rolled[api], rolled[relay], rolled[indexer]),
-        (true, false, true),
-        "Elasticsearch"
-    );
-    let rolled = changed("issuer-ca", &[("ca.crt", "new")]);
-    assert_eq!(
-        (rolled[api], rolled[relay], rolled[indexer]),
-        (true, false, false),
-        "the issuer"
-    );
-    let rolled = changed(
-        "pg-app",
-        &[
-            ("uri", "postgresql://app:hunter2@pg-rw.store:5432/app"),
-            ("unused", "new"),
-        ],
-    );
-    assert_eq!(rolled, [false; 3], "a key that nobody uses");
+        let pairs = before.iter().zip(&after);
+        let rolled: Vec<_> = pairs
+            .filter(|(before, after)| before != after)
+            .map(|((component, _), _)| *component)
+            .collect();
+        assert_eq!(
+            &rolled,
+            expected,
+            "{name}: {:?}",
+            changed.iter().map(|(key, _)| key).collect::<Vec<_>>()
+        );
+    }
 }

@@ -15,7 +15,8 @@ fn changes(table: &[(&'static str, &str)]) -> Vec<(&'static str, Value)> {
         .collect()
 }
 
-fn messages(new: &Value, old: Option<&Value>) -> Vec<String> {
+/// What the API server would say to a change, or to a new object.
+pub fn messages(new: &Value, old: Option<&Value>) -> Vec<String> {
     match Validator::new().validate(openapi(), new, old) {
         Ok(()) => Vec::new(),
         Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
@@ -120,7 +121,10 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
             "put them into elasticsearch.auth",
         ),
         Refused(
-            &[("elasticsearch/caSecretRef", r#"{"name":"ca","key":"ca.crt"}"#)],
+            &[(
+                "elasticsearch/tls",
+                r#"{"caSecretRef":{"name":"ca","key":"ca.crt"}}"#,
+            )],
             "change elasticsearch.url to https://",
         ),
         Refused(
@@ -138,6 +142,20 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
         Refused(
             &[("elasticsearch/index/refreshInterval", r#""0s""#)],
             "refreshInterval is -1 or a number",
+        ),
+        Refused(&[("redis/host", r#""cache""#)], "set one, and remove the other"),
+        Refused(&[("redis/secretRef", "null")], "exactly one of secretRef"),
+        Refused(
+            &[("redis/secretRef", "null"), ("redis/host", r#""cache:6380""#)],
+            "put the port into redis.port",
+        ),
+        Refused(
+            &[("redis/port", "6380")],
+            "put the port into the URI of redis.secretRef",
+        ),
+        Refused(
+            &[("redis/auth", r#"{"passwordSecretRef":{"name":"s","key":"k"}}"#)],
+            "put user name and password into the URI of redis.secretRef",
         ),
         Refused(&[("redis/keyPrefix", r#""shop*""#)], "redis.keyPrefix is letters"),
         Refused(

@@ -118,6 +118,17 @@ async fn the_same_store_by_another_name_is_the_same_store() {
     assert_eq!(condition(&world, "TopicsReady").0, "Conflict");
 }
 
+/// Of another's Secrets only the one with the URI is read.
+#[tokio::test]
+async fn the_same_database_over_tls_is_the_same_database() {
+    let mut changes: Vec<_> = apart().into_iter().skip(1).collect();
+    let tls = json!({ "caSecretRef": { "name": "pg-ca", "key": "ca.crt" } });
+    changes.push(("postgres/tls", tls));
+    let world = world(&changes).await;
+    assert_eq!(pass_of_late(&world).await.unwrap_err().reason(), "Conflict");
+    assert_eq!(condition(&world, "SchemaReady").0, "Conflict");
+}
+
 #[tokio::test]
 async fn pipelines_apart_do_not_mind_each_other() {
     let world = world(&apart()).await;

@@ -36,7 +36,14 @@ pub fn full() -> Value {
         "deletionPolicy": "Delete",
         "driftPolicy": "Observe",
         "catalogue": { "seed": { "skus": 1000, "stock": 500 } },
-        "postgres": { "secretRef": { "name": "pg-app", "key": "uri" }, "poolSize": 20, "migrations": "Auto", "outboxRetention": "72h" },
+        "postgres": {
+            "secretRef": { "name": "pg-app", "key": "uri" },
+            "tls": {
+                "caSecretRef": { "name": "pg-ca", "key": "ca.crt" },
+                "certificateSecretRef": { "name": "pg-client", "certificate": "tls.crt", "key": "tls.key" },
+            },
+            "poolSize": 20, "migrations": "Auto", "outboxRetention": "72h",
+        },
         "kafka": {
             "bootstrapServers": "kafka-0:9093,kafka-1:9093",
             "tls": {
@@ -53,14 +60,25 @@ pub fn full() -> Value {
         "elasticsearch": {
             "url": "https://search-es-http:9200",
             "auth": { "passwordSecretRef": { "name": "search-es-elastic-user", "key": "elastic" } },
-            "caSecretRef": { "name": "search-es-http-certs-public", "key": "ca.crt" },
+            "tls": {
+                "caSecretRef": { "name": "search-es-http-certs-public", "key": "ca.crt" },
+                "certificateSecretRef": { "name": "search-client", "certificate": "tls.crt", "key": "tls.key" },
+            },
             "index": {
                 "name": "shop-orders", "shards": 3, "replicas": 1, "refreshInterval": "5s",
                 "mappings": { "properties": { "note": { "type": "text" } } },
                 "settings": { "codec": "best_compression" },
             },
         },
-        "redis": { "secretRef": { "name": "cache" }, "keyPrefix": "shop:", "idempotencyTtl": "48h", "searchCacheTtl": "1m", "searchStaleIfError": "0s" },
+        "redis": {
+            "host": "cache-redis-master", "port": 6380,
+            "auth": { "username": "shop", "passwordSecretRef": { "name": "cache-redis", "key": "redis-password" } },
+            "tls": {
+                "caSecretRef": { "name": "cache-redis-crt", "key": "ca.crt" },
+                "certificateSecretRef": { "name": "cache-redis-crt", "certificate": "tls.crt", "key": "tls.key" },
+            },
+            "keyPrefix": "shop:", "idempotencyTtl": "48h", "searchCacheTtl": "1m", "searchStaleIfError": "0s",
+        },
         "api": {
             "replicas": 3,
             "resources": { "requests": { "cpu": 1 }, "limits": { "memory": "1Gi" } },
@@ -142,6 +160,11 @@ pub fn secret(name: &str, data: &[(&str, &str)]) -> Secret {
     }
 }
 
+/// An authority, and a client's certificate of it with its key: always the same, so that fingerprints are.
+pub const CA: &str = include_str!("pem/authority.crt");
+pub const CERTIFICATE: &str = include_str!("pem/user.crt");
+pub const KEY: &str = include_str!("pem/user.key");
+
 /// All Secrets that [`minimal`] and [`full`] refer to.
 pub fn all_secrets() -> Vec<Secret> {
     vec![
@@ -153,17 +176,24 @@ pub fn all_secrets() -> Vec<Secret> {
                 ("username", "app"),
             ],
         ),
+        secret("pg-ca", &[("ca.crt", CA)]),
+        secret("pg-client", &[("tls.crt", CERTIFICATE), ("tls.key", KEY)]),
         secret("cache", &[("uri", "redis://:hunter3@redis:6379/0")]),
-        secret("kafka-ca", &[("ca.crt", "-----BEGIN CERTIFICATE-----")]),
+        secret("cache-redis", &[("redis-password", "hunter8")]),
+        secret(
+            "cache-redis-crt",
+            &[("ca.crt", CA), ("tls.crt", CERTIFICATE), ("tls.key", KEY)],
+        ),
+        secret("kafka-ca", &[("ca.crt", CA)]),
         secret(
             "kafka-user",
             &[
-                ("user.crt", "-----BEGIN CERTIFICATE-----"),
-                ("user.key", "key"),
+                ("user.crt", CERTIFICATE),
+                ("user.key", KEY),
                 ("password", "hunter4"),
             ],
         ),
-        secret("issuer-ca", &[("ca.crt", "-----BEGIN CERTIFICATE-----")]),
+        secret("issuer-ca", &[("ca.crt", CA)]),
         secret(
             "tokens",
             &[
@@ -173,10 +203,8 @@ pub fn all_secrets() -> Vec<Secret> {
             ],
         ),
         secret("search-es-elastic-user", &[("elastic", "hunter5")]),
-        secret(
-            "search-es-http-certs-public",
-            &[("ca.crt", "-----BEGIN CERTIFICATE-----")],
-        ),
+        secret("search-es-http-certs-public", &[("ca.crt", CA)]),
+        secret("search-client", &[("tls.crt", CERTIFICATE), ("tls.key", KEY)]),
     ]
 }
 

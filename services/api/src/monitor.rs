@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use commerce_core::{
-    admin::{Gate, Need, Readiness},
+    admin::{Gate, Need, Readiness, chain},
     index, postgres,
     redis::RedisConfig,
 };
@@ -113,7 +113,7 @@ async fn check_index(client: &Elasticsearch, alias: &str) -> Result<(), String> 
     match index::active_index(client, alias).await {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(format!("there is no alias {alias} yet")),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(chain(&error)),
     }
 }
 

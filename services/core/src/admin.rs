@@ -21,11 +21,26 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Env;
+use crate::{config::Env, tls::advise_check};
 
 /// The log tells of a failing check's new message not sooner than this after the one before: what several tasks report
 /// of one outage differs and alternates.
 const NEXT_MESSAGE: Duration = Duration::from_secs(10);
+
+/// An error with all its causes, each said once.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
 
 /// What a check means for the readiness of the whole process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,9 +124,9 @@ impl Gate {
         }
     }
 
-    /// The check fails; `message` says why, without credentials. Logs when that is news.
+    /// The check fails; `message` says why, without credentials. What TLS complains about gets advice. Logs when that is news.
     pub fn fail(&self, message: impl Into<String>) {
-        let message = message.into();
+        let message = advise_check(message.into(), self.name);
         if self.set(false, Some(message.clone())) {
             tracing::warn!(check = self.name, reason = message, "not ready");
         }

@@ -15,13 +15,6 @@ pub struct Env {
     problems: Vec<String>,
 }
 
-/// A PEM document: in a file, as the services get it, or in memory, as the operator reads it from a Secret.
-#[derive(Debug, Clone)]
-pub enum Pem {
-    File(PathBuf),
-    Text(SecretString),
-}
-
 /// All that was wrong with the configuration; where that is more than one thing, one line each.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is not usable:{}", list(problems))]
@@ -95,6 +88,11 @@ impl Env {
                 .push(format!("{name} is {value:?}; it takes {accepted}"));
         }
         parsed
+    }
+
+    /// A switch: `true` or `false`.
+    pub fn switch(&mut self, name: &str, default: bool) -> Option<bool> {
+        self.parsed(name, default, "true or false", |value| value.parse().ok())
     }
 
     /// A number between `min` and `max`.

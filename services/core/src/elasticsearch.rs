@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use elasticsearch::{
     Elasticsearch,
-    auth::Credentials,
+    auth::{ClientCertificate, Credentials},
     cert::{Certificate, CertificateValidation},
     http::{
         Url,
+        headers::{AUTHORIZATION, HeaderValue},
         response::Response,
         transport::{SingleNodeConnectionPool, TransportBuilder},
     },
@@ -16,7 +18,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::config::{Env, Pem};
+use crate::{
+    config::Env,
+    tls::{Tls, variables},
+};
 
 /// Where Elasticsearch is, how to prove who we are, and the alias that reads and writes go through.
 #[derive(Debug, Clone)]
@@ -24,8 +29,8 @@ pub struct ElasticsearchConfig {
     pub url: Url,
     pub username: Option<String>,
     pub password: Option<SecretString>,
-    /// The authority that signed the server's certificate; the system's authorities where absent.
-    pub ca: Option<Pem>,
+    /// Only for https.
+    pub tls: Option<Tls>,
     /// The alias.
     pub index: String,
 }
@@ -56,7 +61,7 @@ impl ElasticsearchConfig {
             url,
             username: None,
             password: None,
-            ca: None,
+            tls: None,
             index: index.into(),
         }
     }
@@ -80,7 +85,10 @@ impl ElasticsearchConfig {
                 "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD(_FILE) go together; only one is set",
             );
         }
-        let ca = env.optional_file("ELASTICSEARCH_CA_FILE").map(Pem::File);
+        let tls = Tls::from_env(env, &variables::ELASTICSEARCH);
+        if tls.is_some() && url.as_ref().is_some_and(|url| url.scheme() == "http") {
+            env.problem("ELASTICSEARCH_CA_FILE and ELASTICSEARCH_CERTIFICATE_FILE need ELASTICSEARCH_URL to start with https://");
+        }
         let index = env
             .optional_text("ELASTICSEARCH_INDEX")
             .unwrap_or_else(|| "orders".to_owned());
@@ -88,7 +96,7 @@ impl ElasticsearchConfig {
             url: url?,
             username,
             password,
-            ca,
+            tls,
             index,
         })
     }
@@ -100,25 +108,39 @@ impl ElasticsearchConfig {
             .timeout(timeout)
             .disable_proxy()
             .enable_meta_header(false);
-        if let (Some(username), Some(password)) = (&self.username, &self.password) {
-            builder = builder.auth(Credentials::Basic(
-                username.clone(),
-                password.expose_secret().to_owned(),
-            ));
+        let login = self.username.as_ref().zip(self.password.as_ref());
+        let (certificate, ca) = match &self.tls {
+            Some(tls) => (tls.certificate(), tls.ca()),
+            None => (None, None),
+        };
+        if let Some((certificate, key)) = certificate {
+            let identity = format!("{certificate}\n{key}").into_bytes();
+            builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(identity)));
+            // The builder takes one kind of credentials.
+            if let Some((username, password)) = login {
+                builder = builder.header(AUTHORIZATION, basic(username, password)?);
+            }
+        } else if let Some((username, password)) = login {
+            let password = password.expose_secret().to_owned();
+            builder = builder.auth(Credentials::Basic(username.clone(), password));
         }
-        if let Some(ca) = &self.ca {
-            let pem = match ca {
-                Pem::File(path) => std::fs::read(path)
-                    .map_err(|error| Error::Client(format!("reading {}: {error}", path.display())))?,
-                Pem::Text(text) => text.expose_secret().as_bytes().to_vec(),
-            };
-            let certificate = Certificate::from_pem(&pem).map_err(|error| client_error(&error))?;
-            builder = builder.cert_validation(CertificateValidation::Full(certificate));
+        if let Some(ca) = ca {
+            let authorities = Certificate::from_pem(ca.as_bytes()).map_err(|error| client_error(&error))?;
+            builder = builder.cert_validation(CertificateValidation::Full(authorities));
         }
         Ok(Elasticsearch::new(
             builder.build().map_err(|error| client_error(&error))?,
         ))
     }
+}
+
+/// The header of HTTP basic authentication, marked as secret.
+fn basic(username: &str, password: &SecretString) -> Result<HeaderValue, Error> {
+    let pair = STANDARD.encode(format!("{username}:{}", password.expose_secret()));
+    let header = HeaderValue::from_str(&format!("Basic {pair}"));
+    let mut header = header.map_err(|error| Error::Client(error.to_string()))?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 impl Error {

@@ -2,19 +2,24 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext, Statistics, config::RDKafkaLogLevel, consumer::ConsumerContext,
-    error::KafkaError,
+    ClientConfig, ClientContext, Statistics,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{Env, Pem};
+use crate::{
+    config::Env,
+    tls::{Tls, variables},
+};
 
 /// Where Kafka is, how to prove who we are, and the prefix of this pipeline's topics.
 #[derive(Debug, Clone)]
@@ -23,16 +28,9 @@ pub struct KafkaConfig {
     pub bootstrap_servers: String,
     /// Put before each topic's name; may be empty.
     pub topic_prefix: String,
+    /// Encrypted where present.
     pub tls: Option<Tls>,
     pub sasl: Option<Sasl>,
-}
-
-/// TLS towards the brokers; without `ca` the system's authorities are trusted.
-#[derive(Debug, Clone, Default)]
-pub struct Tls {
-    pub ca: Option<Pem>,
-    /// The client's certificate and key, for mutual TLS.
-    pub certificate: Option<(Pem, Pem)>,
 }
 
 /// SASL credentials; `mechanism` is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
@@ -71,9 +69,49 @@ const STATISTICS: Duration = Duration::from_secs(5);
 pub struct Brokers {
     /// So many statistics in a row named no broker.
     absent: AtomicU32,
+    /// Why a connection failed last.
+    failure: Mutex<Option<String>>,
 }
 
 impl Brokers {
+    /// For the client context's `log`. Errors only tell that there is no connection; the log tells why.
+    pub fn listen(&self, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            let failure = message.split_once("]: ").map_or(message, |(_thread, rest)| rest);
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.to_owned());
+        }
+    }
+
+    /// What the client's log said last of a connection that failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// `error`, with the reason from the log where it only says that there is no connection.
+    #[must_use]
+    pub fn explain(&self, error: &KafkaError) -> String {
+        use RDKafkaErrorCode as Code;
+        let disconnected = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::BrokerTransportFailure
+                    | Code::AllBrokersDown
+                    | Code::OperationTimedOut
+                    | Code::Resolve
+                    | Code::SSL
+                    | Code::Authentication
+            )
+        );
+        match self.failure() {
+            Some(failure) if disconnected => failure,
+            _ => error.to_string(),
+        }
+    }
+
     /// For the client context's `stats`.
     pub fn observe(&self, statistics: &Statistics) {
         let mut sources = statistics.brokers.values().map(|broker| broker.source.as_str());
@@ -102,8 +140,11 @@ impl Brokers {
 #[derive(Debug, Clone, Default)]
 pub struct Watched(pub Arc<Brokers>);
 
+impl ConsumerContext for Watched {}
+
 impl ClientContext for Watched {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.listen(facility, message);
         Quiet.log(level, facility, message);
     }
 
@@ -147,7 +188,13 @@ impl KafkaConfig {
                 _ => None,
             },
         )?;
-        let tls = if tls { Some(Tls::from_env(env)) } else { None };
+        let files = Tls::from_env(env, &variables::KAFKA);
+        if files.is_some() && !tls {
+            env.problem(
+                "KAFKA_CA_FILE and KAFKA_CERTIFICATE_FILE need KAFKA_SECURITY_PROTOCOL to be SSL or SASL_SSL",
+            );
+        }
+        let tls = tls.then(|| files.unwrap_or_default());
         let sasl = if sasl { Some(Sasl::from_env(env)?) } else { None };
         Some(Self {
             bootstrap_servers: bootstrap_servers?,
@@ -193,23 +240,17 @@ impl KafkaConfig {
         };
         client.set("security.protocol", protocol);
         if let Some(tls) = &self.tls {
-            let (certificate, key) = tls
-                .certificate
-                .as_ref()
-                .map(|(certificate, key)| (certificate, key))
-                .unzip();
+            // The name in the certificate must be the broker's, which is librdkafka's default, too.
+            client.set("ssl.endpoint.identification.algorithm", "https");
+            let (certificate, key) = tls.certificate().unzip();
             for (setting, pem) in [
-                ("ssl.ca", tls.ca.as_ref()),
-                ("ssl.certificate", certificate),
-                ("ssl.key", key),
+                ("ssl.ca.pem", tls.ca()),
+                ("ssl.certificate.pem", certificate),
+                ("ssl.key.pem", key),
             ] {
-                match pem {
-                    Some(Pem::File(path)) => {
-                        client.set(format!("{setting}.location"), path.to_string_lossy())
-                    }
-                    Some(Pem::Text(text)) => client.set(format!("{setting}.pem"), text.expose_secret()),
-                    None => &mut client,
-                };
+                if let Some(pem) = pem {
+                    client.set(setting, pem);
+                }
             }
         }
         if let Some(sasl) = &self.sasl {
@@ -219,21 +260,6 @@ impl KafkaConfig {
                 .set("sasl.password", sasl.password.expose_secret());
         }
         client
-    }
-}
-
-impl Tls {
-    fn from_env(env: &mut Env) -> Self {
-        let ca = env.optional_file("KAFKA_CA_FILE").map(Pem::File);
-        let certificate = env.optional_file("KAFKA_CERTIFICATE_FILE");
-        let key = env.optional_file("KAFKA_KEY_FILE");
-        if certificate.is_some() != key.is_some() {
-            env.problem("KAFKA_CERTIFICATE_FILE and KAFKA_KEY_FILE go together; only one is set");
-        }
-        Self {
-            ca,
-            certificate: certificate.map(Pem::File).zip(key.map(Pem::File)),
-        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod redis;
 pub mod search_cache;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 pub mod topics;
 pub mod trace;
 

@@ -6,16 +6,20 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
     ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
-use crate::config::Env;
+use crate::{
+    config::Env,
+    tls::{Tls, variables},
+};
 
 /// The schema, forward only. Running it again, at the same time from several places, or while the previous version
 /// serves, is safe (sqlx holds an advisory lock).
 pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 const ACCEPTED: &str = "a PostgreSQL URI such as postgres://user:password@host:5432/database";
+pub const DEFAULT_PORT: u16 = 5432;
 /// Exit code of a migration that found a newer schema: to try again is no use.
 pub const NEWER_SCHEMA: u8 = 4;
 /// SQLSTATE of a database that does not exist.
@@ -46,19 +50,47 @@ pub enum MigrateError {
 }
 
 impl PostgresConfig {
-    /// Reads `DATABASE_URL` (or `DATABASE_URL_FILE`) and `DATABASE_POOL_SIZE`.
+    /// Reads the `DATABASE_…` variables: `DATABASE_URL`, or its parts.
     pub fn from_env(env: &mut Env) -> Option<Self> {
-        let url = env.secret("DATABASE_URL", ACCEPTED);
         let pool_size = env.number("DATABASE_POOL_SIZE", 10, 1, 1_000);
-        let options = parse_url(&url?);
+        let files = Tls::from_env(env, &variables::POSTGRES);
+        let tls = env.switch(variables::POSTGRES.tls, files.is_some())?;
+        if files.is_some() && !tls {
+            env.problem("DATABASE_CA_FILE and DATABASE_CERTIFICATE_FILE need DATABASE_TLS to be true");
+        }
+        let options = match env.optional_text("DATABASE_HOST") {
+            None => Self::url_from_env(env),
+            Some(host) => Self::parts_from_env(env, &host),
+        };
+        let mut options = options?;
+        if tls {
+            options = with_tls(options, &files.unwrap_or_default());
+        }
+        Some(Self {
+            options,
+            pool_size: pool_size?,
+        })
+    }
+
+    fn url_from_env(env: &mut Env) -> Option<PgConnectOptions> {
+        let url = env.secret("DATABASE_URL", ACCEPTED)?;
+        let options = parse_url(&url);
         if options.is_none() {
             // The value is a secret, so the message does not repeat it.
             env.problem(format!("DATABASE_URL is not usable; it takes {ACCEPTED}"));
         }
-        Some(Self {
-            options: options?,
-            pool_size: pool_size?,
-        })
+        options
+    }
+
+    fn parts_from_env(env: &mut Env, host: &str) -> Option<PgConnectOptions> {
+        if env.optional_text("DATABASE_URL").is_some() || env.optional_text("DATABASE_URL_FILE").is_some() {
+            env.problem("DATABASE_URL and DATABASE_HOST are both set; one of them says where PostgreSQL is");
+        }
+        let port = env.number("DATABASE_PORT", DEFAULT_PORT, 1, u16::MAX);
+        let database = env.text("DATABASE_NAME", "the database's name");
+        let username = env.text("DATABASE_USERNAME", "the name of a PostgreSQL role");
+        let password = env.optional_secret("DATABASE_PASSWORD");
+        Some(options(host, port?, &database?, &username?, password.as_ref()))
     }
 
     /// A pool that connects when first used. Waiting for a connection ends after 3 s.
@@ -69,6 +101,42 @@ impl PostgresConfig {
             .acquire_timeout(Duration::from_secs(3))
             .connect_lazy_with(self.options.clone().application_name(application_name))
     }
+}
+
+/// The options that parts stand for. A server that knows us by our certificate needs no password.
+#[must_use]
+pub fn options(
+    host: &str,
+    port: u16,
+    database: &str,
+    username: &str,
+    password: Option<&SecretString>,
+) -> PgConnectOptions {
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(host)
+        .port(port)
+        .database(database)
+        .username(username)
+        .log_statements(log::LevelFilter::Debug);
+    match password {
+        Some(password) => options.password(password.expose_secret()),
+        None => options,
+    }
+}
+
+/// The same, encrypted, to a server whose certificate is good for its host name: `verify-full`, whatever a URI said.
+#[must_use]
+pub fn with_tls(options: PgConnectOptions, tls: &Tls) -> PgConnectOptions {
+    let mut options = options.ssl_mode(PgSslMode::VerifyFull);
+    if let Some(ca) = tls.ca() {
+        options = options.ssl_root_cert_from_pem(ca.as_bytes().to_vec());
+    }
+    if let Some((certificate, key)) = tls.certificate() {
+        options = options
+            .ssl_client_cert_from_pem(certificate)
+            .ssl_client_key_from_pem(key);
+    }
+    options
 }
 
 /// The options a PostgreSQL URI stands for; `None` where it is not one. Statements are logged at debug level only.

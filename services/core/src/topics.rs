@@ -11,6 +11,8 @@ use rdkafka::{
         AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic,
         OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
     },
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::{Metadata, MetadataTopic},
 };
@@ -19,12 +21,15 @@ use tokio::time::{Instant, sleep};
 use crate::{
     drift::Difference,
     event::EventType,
-    kafka::{KafkaConfig, Quiet},
+    kafka::{KafkaConfig, Quiet, Watched},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long Kafka may take until it tells a setting as it was changed.
 const TAKEN: Duration = Duration::from_secs(5);
+/// Shorter than callers wait, so that they get to know what is wrong.
+const METADATA: Duration = Duration::from_secs(4);
+const READING: &str = "reading the topics from Kafka";
 
 /// The topics of a pipeline, as they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +64,8 @@ pub struct TopicState {
 pub enum Error {
     #[error("{action}: {source}")]
     Kafka { action: String, source: KafkaError },
+    #[error("{action}: {problem}")]
+    Unreachable { action: String, problem: String },
     #[error("{action}: Kafka answered {code}")]
     Refused { action: String, code: RDKafkaErrorCode },
     #[error("Kafka has not taken {value} for {key} of the topic {topic}")]
@@ -441,22 +448,53 @@ pub async fn delete(kafka: &KafkaConfig) -> Result<(), Error> {
 
 /// The topics that exist on the cluster, with the number of their partitions. Also tells that Kafka can be reached.
 pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Error> {
-    let metadata = metadata(&Arc::new(admin(kafka)?)).await?;
+    // An admin client does not serve its log, which alone tells why there is no connection. That a broker hangs up is what one
+    // does that wants TLS.
+    let consumer: BaseConsumer<Watched> = kafka
+        .client("commerce-admin")
+        .set("log.connection.close", "true")
+        .set_log_level(RDKafkaLogLevel::Info)
+        .create_with_context(Watched::default())
+        .map_err(|source| Error::Kafka {
+            action: "preparing the Kafka client".to_owned(),
+            source,
+        })?;
+    let read = tokio::task::spawn_blocking(move || {
+        consumer.fetch_metadata(None, METADATA).map_err(|error| {
+            while consumer.poll(Duration::from_millis(50)).is_some() {}
+            consumer.client().context().0.explain(&error)
+        })
+    });
+    let problem = match read.await {
+        Ok(Ok(metadata)) => return Ok(counts(&metadata)),
+        // librdkafka means to say so itself, and looks for it in a text that has become a format.
+        Ok(Err(problem)) if kafka.tls.is_none() && problem.contains("APIVERSION_QUERY") => {
+            format!("{problem} (connecting to a SSL listener?)")
+        }
+        Ok(Err(problem)) => problem,
+        Err(_) => KafkaError::Canceled.to_string(),
+    };
+    Err(Error::Unreachable {
+        action: READING.to_owned(),
+        problem,
+    })
+}
+
+fn counts(metadata: &Metadata) -> BTreeMap<String, i32> {
     let count = |topic: &MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
-    Ok(metadata
+    metadata
         .topics()
         .iter()
         .map(|topic| (topic.name().to_owned(), count(topic)))
-        .collect())
+        .collect()
 }
 
 async fn metadata(admin: &Arc<AdminClient<Quiet>>) -> Result<Metadata, Error> {
     let admin = Arc::clone(admin);
-    let read =
-        tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, Duration::from_secs(5)));
+    let read = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, METADATA));
     let result = read.await.unwrap_or(Err(KafkaError::Canceled));
     result.map_err(|source| Error::Kafka {
-        action: "reading the topics from Kafka".to_owned(),
+        action: READING.to_owned(),
         source,
     })
 }

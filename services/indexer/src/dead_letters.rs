@@ -9,7 +9,7 @@ use commerce_core::{
 };
 use rdkafka::{
     ClientConfig, Message as _,
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    error::{KafkaError, RDKafkaErrorCode},
     message::{Header, Headers as _, OwnedHeaders, OwnedMessage},
     producer::{FutureProducer, FutureRecord, Producer as _},
 };
@@ -76,14 +76,15 @@ impl DeadLetters {
     }
 
     /// Those of these topics that do not exist.
-    pub(crate) async fn missing(&self, topics: Vec<String>) -> KafkaResult<Vec<String>> {
-        let producer = self.producer.clone();
+    pub(crate) async fn missing(&self, topics: Vec<String>) -> Result<Vec<String>, String> {
+        let (producer, brokers) = (self.producer.clone(), Arc::clone(&self.brokers));
         let read = tokio::task::spawn_blocking(move || {
-            let metadata = producer.client().fetch_metadata(None, TIMEOUT)?;
+            let metadata = producer.client().fetch_metadata(None, TIMEOUT);
+            let metadata = metadata.map_err(|error| brokers.explain(&error))?;
             let exists = |name: &String| metadata.topics().iter().any(|topic| topic.name() == name);
             Ok(topics.into_iter().filter(|name| !exists(name)).collect())
         });
-        read.await.unwrap_or(Err(KafkaError::Canceled))
+        read.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Returns when all replicas have the letter, however long that takes.

@@ -254,6 +254,7 @@ impl ClientContext for Outcomes {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         // What matters of it reaches readiness and is logged there, once.
         tracing::debug!(facility, message, "librdkafka");
+        self.brokers.listen(facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -261,7 +262,7 @@ impl ClientContext for Outcomes {
         let code = error
             .rdkafka_error_code()
             .map_or_else(|| error.to_string(), |code| code.to_string());
-        *lock(&self.problem) = Some(code);
+        *lock(&self.problem) = Some(self.brokers.failure().unwrap_or(code));
     }
 
     fn stats(&self, statistics: Statistics) {

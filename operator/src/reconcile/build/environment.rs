@@ -5,7 +5,11 @@ use k8s_openapi::api::core::v1::EnvVar;
 use super::{
     super::{
         names::Component,
-        validate::{Access, Elasticsearch, Jwt, JwtKeys, Kafka, Pipeline, Postgres, Redis},
+        secrets::SecretKey,
+        validate::{
+            Access, Elasticsearch, Jwt, JwtKeys, Kafka, Pipeline, Postgres, Redis, RedisServer,
+            tls::Certificates,
+        },
     },
     child_name,
     pod::{Mount, path, variable},
@@ -26,15 +30,14 @@ impl<'a> Environment<'a> {
     }
 
     pub fn postgres(mut self, postgres: &'a Postgres) -> Self {
-        for at in &postgres.files {
-            self.variables
-                .push(variable("DATABASE_URL_FILE", path("postgres", &at.key)));
-            self.mounts.push(Mount {
-                store: "postgres",
-                files: vec![(at.key.clone(), at)],
-            });
+        if postgres.encrypted {
+            self = self.set("DATABASE_TLS", true);
         }
-        self.set("DATABASE_POOL_SIZE", postgres.pool_size)
+        let uri = &postgres.uri;
+        self = self.set("DATABASE_URL_FILE", path("postgres", &uri.key));
+        let files = vec![(uri.key.clone(), uri)];
+        self.certificates("postgres", "DATABASE", files, &postgres.certificates)
+            .set("DATABASE_POOL_SIZE", postgres.pool_size)
     }
 
     pub fn kafka(mut self, kafka: &'a Kafka) -> Self {
@@ -54,20 +57,8 @@ impl<'a> Environment<'a> {
                 .set("KAFKA_SASL_MECHANISM", &sasl.mechanism)
                 .set("KAFKA_SASL_USERNAME", &sasl.username);
         }
-        let (certificate, key) = kafka.certificate.as_ref().map(|(c, k)| (c, k)).unzip();
-        let mut files = Vec::new();
-        for (name, file, at) in [
-            ("KAFKA_SASL_PASSWORD_FILE", "password", kafka.password.as_ref()),
-            ("KAFKA_CA_FILE", "ca.crt", kafka.ca.as_ref()),
-            ("KAFKA_CERTIFICATE_FILE", "tls.crt", certificate),
-            ("KAFKA_KEY_FILE", "tls.key", key),
-        ] {
-            if let Some(at) = at {
-                self = self.set(name, path("kafka", file));
-                files.push((file.to_owned(), at));
-            }
-        }
-        self.mount("kafka", files)
+        let files = self.password("KAFKA_SASL_PASSWORD_FILE", "kafka", kafka.password.as_ref());
+        self.certificates("kafka", "KAFKA", files, &kafka.certificates)
     }
 
     pub fn elasticsearch(mut self, elasticsearch: &'a Elasticsearch) -> Self {
@@ -77,33 +68,76 @@ impl<'a> Environment<'a> {
         if let Some(username) = &elasticsearch.connect.username {
             self = self.set("ELASTICSEARCH_USERNAME", username);
         }
-        let mut files = Vec::new();
-        for (name, file, at) in [
-            (
-                "ELASTICSEARCH_PASSWORD_FILE",
-                "password",
-                elasticsearch.password.as_ref(),
-            ),
-            ("ELASTICSEARCH_CA_FILE", "ca.crt", elasticsearch.ca.as_ref()),
-        ] {
-            if let Some(at) = at {
-                self = self.set(name, path("elasticsearch", file));
-                files.push((file.to_owned(), at));
-            }
-        }
-        self.mount("elasticsearch", files)
+        let password = elasticsearch.password.as_ref();
+        let files = self.password("ELASTICSEARCH_PASSWORD_FILE", "elasticsearch", password);
+        self.certificates(
+            "elasticsearch",
+            "ELASTICSEARCH",
+            files,
+            &elasticsearch.certificates,
+        )
     }
 
     pub fn redis(mut self, redis: &'a Redis) -> Self {
-        for at in &redis.files {
-            self.variables
-                .push(variable("REDIS_URL_FILE", path("redis", &at.key)));
-            self.mounts.push(Mount {
-                store: "redis",
-                files: vec![(at.key.clone(), at)],
-            });
+        if redis.encrypted {
+            self = self.set("REDIS_TLS", true);
         }
-        self.set("REDIS_KEY_PREFIX", &redis.connect.key_prefix)
+        let files = match &redis.server {
+            RedisServer::Uri(uri) => {
+                self = self.set("REDIS_URL_FILE", path("redis", &uri.key));
+                vec![(uri.key.clone(), uri)]
+            }
+            RedisServer::Host {
+                host,
+                port,
+                username,
+                password,
+            } => {
+                self = self.set("REDIS_HOST", host).set("REDIS_PORT", port);
+                if let Some(username) = username {
+                    self = self.set("REDIS_USERNAME", username);
+                }
+                self.password("REDIS_PASSWORD_FILE", "redis", password.as_ref())
+            }
+        };
+        self.certificates("redis", "REDIS", files, &redis.certificates)
+            .set("REDIS_KEY_PREFIX", &redis.connect.key_prefix)
+    }
+
+    /// Names the file of a password, and gives it to be mounted.
+    fn password(
+        &mut self,
+        name: &str,
+        store: &str,
+        at: Option<&'a SecretKey>,
+    ) -> Vec<(String, &'a SecretKey)> {
+        let file = "password".to_owned();
+        if at.is_some() {
+            self.variables.push(variable(name, path(store, &file)));
+        }
+        at.into_iter().map(|at| (file.clone(), at)).collect()
+    }
+
+    /// Mounts a store's certificates beside its other files.
+    fn certificates(
+        mut self,
+        store: &'static str,
+        prefix: &str,
+        mut files: Vec<(String, &'a SecretKey)>,
+        certificates: &'a Certificates,
+    ) -> Self {
+        let (certificate, key) = certificates.certificate.as_ref().map(|(c, k)| (c, k)).unzip();
+        for (name, file, at) in [
+            ("CA_FILE", "ca.crt", certificates.ca.as_ref()),
+            ("CERTIFICATE_FILE", "tls.crt", certificate),
+            ("KEY_FILE", "tls.key", key),
+        ] {
+            if let Some(at) = at {
+                self = self.set(&format!("{prefix}_{name}"), path(store, file));
+                files.push((file.to_owned(), at));
+            }
+        }
+        self.mount(store, files)
     }
 
     /// Where the component's traces go, if the pipeline is traced.
@@ -166,11 +200,7 @@ impl<'a> Environment<'a> {
         self
     }
 
-    fn mount(
-        mut self,
-        store: &'static str,
-        files: Vec<(String, &'a super::super::secrets::SecretKey)>,
-    ) -> Self {
+    fn mount(mut self, store: &'static str, files: Vec<(String, &'a SecretKey)>) -> Self {
         if !files.is_empty() {
             self.mounts.push(Mount { store, files });
         }

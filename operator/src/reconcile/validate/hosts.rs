@@ -4,13 +4,14 @@
 //! what whoever wrote it had in mind. The operator runs in another namespace, where the same name is nothing or something
 //! else, so for its own connections such a name is completed.
 
-use commerce_core::redis::RedisConfig;
+use commerce_core::redis::parse_url;
+use redis::ConnectionInfo;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use url::{Host, Url};
 
 /// The name by which a host can be reached from every namespace.
-fn complete(host: &str, namespace: &str) -> String {
+pub fn complete(host: &str, namespace: &str) -> String {
     let is_service = !host.is_empty() && host != "localhost" && !host.contains(['.', ':', '/']);
     if is_service {
         format!("{host}.{namespace}.svc")
@@ -52,10 +53,10 @@ pub fn of_postgres(options: PgConnectOptions, namespace: &str) -> PgConnectOptio
     options.host(&host)
 }
 
-/// The configuration for a URI; `None` where it is not one.
-pub fn of_redis(uri: &SecretString, prefix: &str, namespace: &str) -> Option<RedisConfig> {
+/// The address and login of a URI; `None` where it is not one.
+pub fn of_redis(uri: &SecretString, namespace: &str) -> Option<ConnectionInfo> {
     let url = of_url(Url::parse(uri.expose_secret()).ok()?, namespace);
-    RedisConfig::new(&SecretString::from(url.to_string()), prefix)
+    parse_url(&SecretString::from(url.to_string()))
 }
 
 #[cfg(test)]

@@ -1,26 +1,34 @@
 //! The four stores: how the operator itself reaches them (`connect`), and what the pods get to know of them.
 
+use ::redis::ConnectionInfo;
 use commerce_core::{
-    config::Pem,
     elasticsearch::ElasticsearchConfig,
     index::IndexSpec,
-    kafka::{KafkaConfig, Sasl, Tls},
-    postgres::parse_url,
-    redis::RedisConfig,
+    kafka::{KafkaConfig, Sasl},
+    postgres::{parse_url, with_tls},
+    redis::{self, RedisConfig},
     topics::TopicSpec,
 };
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-use super::{Problem, SecretKey, Secrets, duration, duration_or_zero, hosts, positive};
+use super::{
+    Problem, SecretKey, Secrets, duration, duration_or_zero, hosts, positive,
+    tls::{self, Certificates},
+};
 use crate::crd::{ElasticsearchSpec, KafkaSpec, Migrations, PostgresSpec, RedisSpec, UriSecretRef};
 
 /// `spec.postgres`.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pub connect: PgConnectOptions,
+    /// `tls` is there.
+    pub encrypted: bool,
     pub files: Vec<SecretKey>,
+    /// Which of `files` is which.
+    pub uri: SecretKey,
+    pub certificates: Certificates,
     pub pool_size: u32,
     pub migrations: Migrations,
     pub outbox_retention: String,
@@ -34,8 +42,7 @@ pub struct Kafka {
     pub bootstrap_servers: String,
     pub files: Vec<SecretKey>,
     /// Which of `files` is which.
-    pub ca: Option<SecretKey>,
-    pub certificate: Option<(SecretKey, SecretKey)>,
+    pub certificates: Certificates,
     pub password: Option<SecretKey>,
     pub topics: TopicSpec,
 }
@@ -49,7 +56,7 @@ pub struct Elasticsearch {
     pub files: Vec<SecretKey>,
     /// Which of `files` is which.
     pub password: Option<SecretKey>,
-    pub ca: Option<SecretKey>,
+    pub certificates: Certificates,
     pub index: IndexSpec,
 }
 
@@ -57,41 +64,67 @@ pub struct Elasticsearch {
 #[derive(Clone, Debug)]
 pub struct Redis {
     pub connect: RedisConfig,
+    /// `tls` is there.
+    pub encrypted: bool,
     pub files: Vec<SecretKey>,
+    pub server: RedisServer,
+    /// Which of `files` is which.
+    pub certificates: Certificates,
     pub idempotency_ttl: String,
     pub search_cache_ttl: String,
     pub search_stale_if_error: String,
 }
 
+/// What says where Redis is.
+#[derive(Clone, Debug)]
+pub enum RedisServer {
+    Uri(SecretKey),
+    /// As the spec spells it.
+    Host {
+        host: String,
+        port: u16,
+        username: Option<String>,
+        password: Option<SecretKey>,
+    },
+}
+
 /// Checks `spec.postgres`.
 pub fn postgres(spec: &PostgresSpec, namespace: &str, secrets: &Secrets) -> Result<Postgres, Problem> {
-    let at = uri_key(&spec.secret_ref, "postgres.secretRef");
-    let uri = secrets.text(&at)?;
-    let accepted = "a PostgreSQL URI such as postgresql://user:password@host:5432/database";
-    let connect = parse_url(&uri).ok_or_else(|| Problem::Secret {
-        at: at.clone(),
-        accepted,
-    })?;
+    let (uri, connect) = database(spec, namespace, secrets)?;
     let pool_size = positive("postgres.poolSize", spec.pool_size)?;
+    let (encryption, certificates) = tls::optional(spec.tls.as_ref(), &tls::POSTGRES, secrets)?;
     Ok(Postgres {
-        connect: hosts::of_postgres(connect, namespace),
-        files: vec![at],
+        connect: match &encryption {
+            Some(tls) => with_tls(connect, tls),
+            None => connect,
+        },
+        encrypted: encryption.is_some(),
+        files: [uri.clone()].into_iter().chain(certificates.files()).collect(),
+        uri,
+        certificates,
         pool_size,
         migrations: spec.migrations,
         outbox_retention: duration("postgres.outboxRetention", &spec.outbox_retention)?,
     })
 }
 
+/// Where the database is, which needs no other Secret than the one with the URI.
+pub fn database(
+    spec: &PostgresSpec,
+    namespace: &str,
+    secrets: &Secrets,
+) -> Result<(SecretKey, PgConnectOptions), Problem> {
+    let at = uri_key(&spec.secret_ref, "postgres.secretRef");
+    let accepted = "a PostgreSQL URI such as postgresql://user:password@host:5432/database";
+    match parse_url(&secrets.text(&at)?) {
+        Some(options) => Ok((at, hosts::of_postgres(options, namespace))),
+        None => Err(Problem::Secret { at, accepted }),
+    }
+}
+
 /// Checks `spec.kafka`.
 pub fn kafka(spec: &KafkaSpec, namespace: &str, secrets: &Secrets) -> Result<Kafka, Problem> {
-    let tls = spec.tls.as_ref();
-    let ca = tls
-        .and_then(|tls| tls.ca_secret_ref.as_ref())
-        .map(|r| key(&r.name, &r.key, "kafka.tls.caSecretRef"));
-    let certificate = tls.and_then(|tls| tls.certificate_secret_ref.as_ref()).map(|r| {
-        let field = "kafka.tls.certificateSecretRef";
-        (key(&r.name, &r.certificate, field), key(&r.name, &r.key, field))
-    });
+    let (encryption, certificates) = tls::optional(spec.tls.as_ref(), &tls::KAFKA, secrets)?;
     let sasl = spec.sasl.as_ref();
     let password = sasl.map(|sasl| {
         key(
@@ -100,20 +133,10 @@ pub fn kafka(spec: &KafkaSpec, namespace: &str, secrets: &Secrets) -> Result<Kaf
             "kafka.sasl.passwordSecretRef",
         )
     });
-    let pem = |at: &SecretKey| secrets.text(at).map(Pem::Text);
     let connect = KafkaConfig {
         bootstrap_servers: hosts::of_servers(&spec.bootstrap_servers, namespace),
         topic_prefix: spec.topics.prefix.clone(),
-        tls: match tls {
-            None => None,
-            Some(_) => Some(Tls {
-                ca: ca.as_ref().map(pem).transpose()?,
-                certificate: match &certificate {
-                    None => None,
-                    Some((certificate, key)) => Some((pem(certificate)?, pem(key)?)),
-                },
-            }),
-        },
+        tls: encryption,
         sasl: match (sasl, &password) {
             (Some(sasl), Some(password)) => Some(Sasl {
                 mechanism: sasl.mechanism.as_str().to_owned(),
@@ -130,17 +153,12 @@ pub fn kafka(spec: &KafkaSpec, namespace: &str, secrets: &Secrets) -> Result<Kaf
         replication_factor: spec.topics.replication_factor,
         config: spec.topics.config.clone(),
     };
-    let (chain, private) = certificate.clone().unzip();
-    let files = [ca.clone(), chain, private, password.clone()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let files = certificates.files().chain(password.clone()).collect();
     Ok(Kafka {
         connect,
         bootstrap_servers: spec.bootstrap_servers.clone(),
         files,
-        ca,
-        certificate,
+        certificates,
         password,
         topics,
     })
@@ -170,28 +188,22 @@ pub fn elasticsearch(
             "elasticsearch.auth.passwordSecretRef",
         )
     });
-    let ca = spec
-        .ca_secret_ref
-        .as_ref()
-        .map(|r| key(&r.name, &r.key, "elasticsearch.caSecretRef"));
+    let (encryption, certificates) = tls::optional(spec.tls.as_ref(), &tls::ELASTICSEARCH, secrets)?;
     let connect = ElasticsearchConfig {
         url: hosts::of_url(url, namespace),
         username: auth.map(|auth| auth.username.clone()),
         password: password.as_ref().map(|at| secrets.text(at)).transpose()?,
-        ca: ca
-            .as_ref()
-            .map(|at| secrets.text(at).map(Pem::Text))
-            .transpose()?,
+        tls: encryption,
         index: spec.index.name.clone(),
     };
     let index = index(&spec.index)?;
-    let files = [password.clone(), ca.clone()].into_iter().flatten().collect();
+    let files = password.clone().into_iter().chain(certificates.files()).collect();
     Ok(Elasticsearch {
         connect,
         url: spec.url.clone(),
         files,
         password,
-        ca,
+        certificates,
         index,
     })
 }
@@ -238,25 +250,87 @@ pub fn redis(
     default_prefix: &str,
     secrets: &Secrets,
 ) -> Result<Redis, Problem> {
-    let at = uri_key(&spec.secret_ref, "redis.secretRef");
-    let uri = secrets.text(&at)?;
-    let accepted = "a Redis URI such as redis://:password@host:6379/0 (rediss:// for TLS)";
-    let known = uri.expose_secret().starts_with("redis://") || uri.expose_secret().starts_with("rediss://");
+    let (encryption, certificates) = tls::optional(spec.tls.as_ref(), &tls::REDIS, secrets)?;
     let prefix = spec.key_prefix.as_deref().unwrap_or(default_prefix);
-    let connect = known
-        .then(|| hosts::of_redis(&uri, prefix, namespace))
-        .flatten()
-        .ok_or_else(|| Problem::Secret {
-            at: at.clone(),
-            accepted,
-        })?;
+    let (server, info) = match (&spec.secret_ref, &spec.host) {
+        (Some(reference), None) => redis_uri(reference, namespace, secrets)?,
+        (None, Some(host)) => redis_host(spec, host, namespace, secrets)?,
+        _ => {
+            return Err(Problem::Field {
+                field: "redis",
+                value: "without an address, or with two".to_owned(),
+                accepted: "exactly one of secretRef and host",
+            });
+        }
+    };
+    let connect = RedisConfig::with_tls(info, encryption.as_ref(), prefix).ok_or(Problem::Field {
+        field: "redis",
+        value: "not usable".to_owned(),
+        accepted: "the address of a server",
+    })?;
+    let login = match &server {
+        RedisServer::Uri(at) => Some(at.clone()),
+        RedisServer::Host { password, .. } => password.clone(),
+    };
     Ok(Redis {
         connect,
-        files: vec![at],
+        encrypted: encryption.is_some(),
+        files: login.into_iter().chain(certificates.files()).collect(),
+        server,
+        certificates,
         idempotency_ttl: duration("redis.idempotencyTtl", &spec.idempotency_ttl)?,
         search_cache_ttl: duration("redis.searchCacheTtl", &spec.search_cache_ttl)?,
         search_stale_if_error: duration_or_zero("redis.searchStaleIfError", &spec.search_stale_if_error)?,
     })
+}
+
+fn redis_uri(
+    reference: &UriSecretRef,
+    namespace: &str,
+    secrets: &Secrets,
+) -> Result<(RedisServer, ConnectionInfo), Problem> {
+    let at = uri_key(reference, "redis.secretRef");
+    let uri = secrets.text(&at)?;
+    let accepted = "a Redis URI such as redis://:password@host:6379/0 (rediss:// for TLS)";
+    let known = uri.expose_secret().starts_with("redis://") || uri.expose_secret().starts_with("rediss://");
+    let info = known.then(|| hosts::of_redis(&uri, namespace)).flatten();
+    let info = info.ok_or_else(|| Problem::Secret {
+        at: at.clone(),
+        accepted,
+    })?;
+    Ok((RedisServer::Uri(at), info))
+}
+
+fn redis_host(
+    spec: &RedisSpec,
+    host: &str,
+    namespace: &str,
+    secrets: &Secrets,
+) -> Result<(RedisServer, ConnectionInfo), Problem> {
+    let problem = |field, value: String, accepted| Problem::Field {
+        field,
+        value,
+        accepted,
+    };
+    let port = u16::try_from(spec.port).ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| problem("redis.port", spec.port.to_string(), "a port from 1 to 65535"))?;
+    let auth = spec.auth.as_ref();
+    let password = auth.map(|auth| {
+        let reference = &auth.password_secret_ref;
+        key(&reference.name, &reference.key, "redis.auth.passwordSecretRef")
+    });
+    let username = auth.and_then(|auth| auth.username.clone());
+    let text = password.as_ref().map(|at| secrets.text(at)).transpose()?;
+    let complete = hosts::complete(host, namespace);
+    let info = redis::info(complete, port, 0, username.as_deref(), text.as_ref())
+        .ok_or_else(|| problem("redis.host", host.to_owned(), "a host name or an address"))?;
+    let server = RedisServer::Host {
+        host: host.to_owned(),
+        port,
+        username,
+        password,
+    };
+    Ok((server, info))
 }
 
 fn uri_key(reference: &UriSecretRef, field: &'static str) -> SecretKey {

@@ -133,6 +133,28 @@ cluster.routing.allocation.disk.threshold_enabled: false
     )
 }
 
+/// The configuration of a node with TLS and logins.
+pub(super) fn secure_files(port: u16, client_certificates: bool) -> Vec<(&'static str, String)> {
+    let asked = if client_certificates { "required" } else { "none" };
+    let security = format!(
+        "xpack.security.enabled: true
+xpack.security.transport.ssl.enabled: false
+xpack.security.http.ssl.enabled: true
+xpack.security.http.ssl.certificate: server.crt
+xpack.security.http.ssl.key: server.key
+xpack.security.http.ssl.certificate_authorities: [ca.crt]
+xpack.security.http.ssl.client_authentication: {asked}"
+    );
+    let settings = settings(port, false).replace("xpack.security.enabled: false", &security);
+    // Its index of built-in roles needs modules that are not here, and nobody asks for it.
+    let options = "-Des.queryable_built_in_roles_enabled=false\n";
+    vec![
+        ("elasticsearch.yml", settings),
+        ("jvm.options", format!("{QUICK}{JVM_OPTIONS}{options}")),
+        ("log4j2.properties", LOG.to_owned()),
+    ]
+}
+
 async fn health(config: ElasticsearchConfig) -> Result<(), String> {
     let client = config
         .client(Duration::from_secs(5))

@@ -104,17 +104,25 @@ impl Deref for Kafka {
     }
 }
 
-/// Few threads and small buffers: the machine is shared with three more stores and the tests themselves.
 fn settings(broker: u16, controller: u16, advertised: u16) -> String {
+    format!(
+        "{common}
+listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+",
+        common = common_settings(controller)
+    )
+}
+
+/// Few threads and small buffers: the machine is shared with three more stores and the tests themselves.
+pub(super) fn common_settings(controller: u16) -> String {
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs=data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -129,8 +137,7 @@ group.initial.rebalance.delay.ms=0
 num.network.threads=2
 num.io.threads=2
 background.threads=2
-log.cleaner.dedupe.buffer.size=4194304
-"
+log.cleaner.dedupe.buffer.size=4194304"
     )
 }
 

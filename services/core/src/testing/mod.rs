@@ -10,6 +10,7 @@
 //! The programs are put together by `e2e/cluster/stores`, which is run once per process; `COMMERCE_STORES` names a
 //! folder to take instead. [`schemathesis`] is found the same way.
 
+mod certificates;
 mod collector;
 mod distribution;
 mod elasticsearch;
@@ -20,9 +21,11 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod secure;
 mod shared;
 
 pub use self::{
+    certificates::{Authority, Certificate},
     collector::{Collected, Collector},
     distribution::{java_home, schemathesis, stores},
     elasticsearch::Elasticsearch,
@@ -32,6 +35,7 @@ pub use self::{
     process::Process,
     proxy::Proxy,
     redis::Redis,
+    secure::{Clients, HOST, PASSWORD, Secure, USER},
     shared::{Database, Shared, shared},
 };
 
@@ -59,6 +63,8 @@ pub enum Error {
     Database(#[from] sqlx::Error),
     #[error("migrating a database for tests: {0}")]
     Migrate(#[from] crate::postgres::MigrateError),
+    #[error("making a certificate for tests: {0}")]
+    Certificate(#[from] rcgen::Error),
     #[error("the address of a store for tests: {0}")]
     Address(String),
 }

@@ -12,7 +12,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use commerce_core::{
     event::{EventType, header},
-    kafka::{KafkaConfig, Quiet},
+    kafka::{KafkaConfig, Watched},
 };
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -92,7 +92,7 @@ pub fn read(kafka: KafkaConfig) -> oneshot::Receiver<Result<Vec<Message>, Error>
     receiver
 }
 
-fn consumer(kafka: &KafkaConfig) -> KafkaResult<BaseConsumer<Quiet>> {
+fn consumer(kafka: &KafkaConfig) -> KafkaResult<BaseConsumer<Watched>> {
     kafka
         .client("commerce-relay-tail")
         // librdkafka wants a name, and neither joins the group nor commits.
@@ -107,11 +107,11 @@ fn consumer(kafka: &KafkaConfig) -> KafkaResult<BaseConsumer<Quiet>> {
         .set("fetch.max.bytes", "4194304")
         .set("queued.max.messages.kbytes", "8192")
         .set_log_level(RDKafkaLogLevel::Warning)
-        .create_with_context(Quiet)
+        .create_with_context(Watched::default())
 }
 
 fn read_topics<T>(
-    consumer: &BaseConsumer<Quiet>,
+    consumer: &BaseConsumer<Watched>,
     topics: &[String],
     asked: &mut oneshot::Sender<T>,
 ) -> Result<Vec<Message>, Error> {
@@ -120,7 +120,7 @@ fn read_topics<T>(
     for topic in topics {
         let problem =
             |problem: String| Error::Kafka(format!("reading the end of the topic {topic}: {problem}"));
-        let mut unread = assign(consumer, topic).map_err(|error| problem(explain(&error)))?;
+        let mut unread = assign(consumer, topic).map_err(|error| problem(explain(consumer, &error)))?;
         let mut complaint = None;
         while !unread.is_empty() {
             if Instant::now() > until || asked.is_closed() {
@@ -132,7 +132,7 @@ fn read_topics<T>(
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     unread.remove(&partition);
                 }
-                Some(Err(error)) if is_denied(&error) => return Err(problem(explain(&error))),
+                Some(Err(error)) if is_denied(&error) => return Err(problem(explain(consumer, &error))),
                 // Said of this group, which is none, or passing.
                 Some(Err(error)) => complaint = Some(error.to_string()),
             }
@@ -142,7 +142,7 @@ fn read_topics<T>(
 }
 
 /// Starts to read a topic shortly before its end, and returns its partitions.
-fn assign(consumer: &BaseConsumer<Quiet>, topic: &str) -> KafkaResult<HashSet<i32>> {
+fn assign(consumer: &BaseConsumer<Watched>, topic: &str) -> KafkaResult<HashSet<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), METADATA)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
         return Ok(HashSet::new());
@@ -173,11 +173,11 @@ fn is_denied(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
 }
 
-fn explain(error: &KafkaError) -> String {
+fn explain(consumer: &BaseConsumer<Watched>, error: &KafkaError) -> String {
     if is_denied(error) {
         return format!("{error}; the relay has to read what it has published, before it goes on");
     }
-    error.to_string()
+    consumer.client().context().0.explain(error)
 }
 
 #[cfg(test)]
