@@ -12,7 +12,7 @@ use k8s_openapi::{
         apps::v1::{ControllerRevision, Deployment},
         batch::v1::Job,
         core::v1::{Secret, Service, ServiceAccount},
-        networking::v1::Ingress,
+        networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
 };
@@ -75,6 +75,7 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, concurrency: u1
         .owns(scoped::<ServiceAccount>(client, namespace), ours())
         .owns(scoped::<PodDisruptionBudget>(client, namespace), ours())
         .owns(scoped::<Ingress>(client, namespace), ours())
+        .owns(scoped::<NetworkPolicy>(client, namespace), ours())
         .watches_stream(secrets, move |secret| {
             memory.referrers(&secret.namespace().unwrap_or_default(), &secret.name_any())
         })

@@ -3,6 +3,7 @@
 //! Each station is a module. Fetch, apply and the stores talk to the outside; validate, build, health and status are pure.
 
 pub mod apply;
+mod around;
 pub mod build;
 pub mod claims;
 pub mod drift;
@@ -177,12 +178,7 @@ async fn workloads(
     })
     .await?;
     live.deployments = deployments;
-    let wanted = objects.ingress.as_ref().map(ResourceExt::name_any);
-    apply::prune(client, &live.ingresses, |name| Some(name) == wanted.as_deref()).await?;
-    live.ingresses = match &objects.ingress {
-        Some(ingress) => vec![apply::apply(client, ingress, &live.ingresses).await?],
-        None => Vec::new(),
-    };
+    around::apply(client, objects, &mut live).await?;
     Ok((live, behind))
 }
 

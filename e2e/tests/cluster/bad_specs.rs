@@ -69,6 +69,8 @@ fn new_specs() -> Vec<Case> {
         ("/relay/batchSize", json!(0), "spec.relay.batchSize"),
         ("/indexer/replicas", json!(3), "indexer.replicas is above kafka.topics.partitions"),
         ("/indexer/bulk", json!({"maxBytes": 200_000_000}), "spec.indexer.bulk.maxBytes"),
+        ("/networkPolicy", json!({"metricsFrom": [{}]}), "an entry without labels would admit every pod"),
+        ("/networkPolicy", json!({"egressPorts": [70_000]}), "spec.networkPolicy.egressPorts"),
         // A misspelt field, which only strict validation sees.
         ("/postgres/poolsize", json!(4), "unknown field \"spec.postgres.poolsize\""),
         ("/kafka/topic", json!({"partitions": 4}), "unknown field \"spec.kafka.topic\""),

@@ -10,6 +10,7 @@ mod definition;
 mod elasticsearch;
 mod kafka;
 mod monitoring;
+mod network;
 mod postgres;
 mod redis;
 mod reference;
@@ -22,6 +23,7 @@ pub use definition::definition;
 pub use elasticsearch::{ElasticsearchAuth, ElasticsearchSpec, IndexSpec, MappingsSpec};
 pub use kafka::{KafkaSasl, KafkaSpec, KafkaTls, SaslMechanism, TopicsSpec};
 pub use monitoring::{MonitoringSpec, TracingSpec};
+pub use network::{NetworkPolicySpec, PeerSpec};
 pub use postgres::{Migrations, PostgresSpec};
 pub use redis::RedisSpec;
 pub use reference::reference;
@@ -165,6 +167,10 @@ pub struct CommercePipelineSpec {
     /// How the pipeline can be observed, beside the metrics that every pod serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<MonitoringSpec>,
+
+    /// Who may connect to the pods, and where they may connect to.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySpec,
 }
 
 /// Where the images of the services come from: `<registry>/commerce-<component>:<tag>`.

@@ -7,6 +7,7 @@ mod environment;
 mod migrate;
 mod network;
 mod pod;
+mod policy;
 mod workload;
 
 use k8s_openapi::{
@@ -14,7 +15,7 @@ use k8s_openapi::{
         apps::v1::Deployment,
         batch::v1::Job,
         core::v1::{Service, ServiceAccount},
-        networking::v1::Ingress,
+        networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -37,6 +38,8 @@ pub struct Objects {
     pub services: Vec<Service>,
     pub budgets: Vec<PodDisruptionBudget>,
     pub ingress: Option<Ingress>,
+    /// None where they are off.
+    pub policies: Vec<NetworkPolicy>,
 }
 
 /// The objects that a pipeline consists of.
@@ -55,6 +58,7 @@ pub fn objects(pipeline: &Pipeline) -> Objects {
             .map(|component| workload::budget(pipeline, component))
             .to_vec(),
         ingress: network::ingress(pipeline),
+        policies: policy::policies(pipeline),
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::{
         apps::v1::{ControllerRevision, Deployment},
         batch::v1::Job,
         core::v1::{Pod, Secret, Service, ServiceAccount},
-        networking::v1::Ingress,
+        networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
 };
@@ -40,6 +40,7 @@ pub struct Live {
     pub services: Vec<Service>,
     pub budgets: Vec<PodDisruptionBudget>,
     pub ingresses: Vec<Ingress>,
+    pub policies: Vec<NetworkPolicy>,
     pub pods: Vec<Pod>,
 }
 
@@ -94,7 +95,7 @@ pub async fn pods(client: &Client, resource: &CommercePipeline) -> Result<Vec<Po
 }
 
 async fn live(client: &Client, resource: &CommercePipeline) -> Result<Live, Error> {
-    let (accounts, jobs, deployments, revisions, services, budgets, ingresses, pods) = futures::try_join!(
+    let (accounts, jobs, deployments, revisions, services, budgets, ingresses, policies, pods) = futures::try_join!(
         owned(client, resource, "its ServiceAccount"),
         owned(client, resource, "its Jobs"),
         owned(client, resource, "its Deployments"),
@@ -102,6 +103,7 @@ async fn live(client: &Client, resource: &CommercePipeline) -> Result<Live, Erro
         owned(client, resource, "its Services"),
         owned(client, resource, "its PodDisruptionBudgets"),
         owned(client, resource, "its Ingress"),
+        owned(client, resource, "its NetworkPolicies"),
         pods(client, resource),
     )?;
     Ok(Live {
@@ -112,6 +114,7 @@ async fn live(client: &Client, resource: &CommercePipeline) -> Result<Live, Erro
         services,
         budgets,
         ingresses,
+        policies,
         pods,
     })
 }

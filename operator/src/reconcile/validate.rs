@@ -23,7 +23,9 @@ use self::{
     workloads::{api, indexer, relay, seed},
 };
 use super::secrets::{Missing, SecretKey, Secrets};
-use crate::crd::{CommercePipeline, DriftPolicy, ImagePullPolicy, IngressSpec, TracingSpec};
+use crate::crd::{
+    CommercePipeline, DriftPolicy, ImagePullPolicy, IngressSpec, NetworkPolicySpec, TracingSpec,
+};
 
 /// A pipeline that can be built.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct Pipeline {
     pub relay: Relay,
     pub indexer: Indexer,
     pub tracing: Option<TracingSpec>,
+    /// Absent where it is off.
+    pub network: Option<NetworkPolicySpec>,
     /// Fingerprint of the Secrets that each component uses.
     pub fingerprints: Fingerprints,
     /// Fingerprint of the generation and of all Secrets.
@@ -185,6 +189,9 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
             .monitoring
             .as_ref()
             .and_then(|monitoring| monitoring.tracing.clone()),
+        network: Some(&spec.network_policy)
+            .filter(|network| network.enabled)
+            .cloned(),
     })
 }
 

@@ -42,6 +42,12 @@ fn built(pipeline: &Value, changes: &[(&str, Value)]) -> Vec<Value> {
             .iter()
             .map(|ingress| serde_json::to_value(ingress).unwrap()),
     );
+    all.extend(
+        objects
+            .policies
+            .iter()
+            .map(|policy| serde_json::to_value(policy).unwrap()),
+    );
     all
 }
 
@@ -124,6 +130,51 @@ fn the_api_gets_its_keys_as_files() {
         );
         assert!(!objects.iter().any(|object| object.to_string().contains("hunter")));
     }
+}
+
+/// Of each policy, in its order: its name, the ports that others may call, and those that its pods may call besides DNS.
+#[test]
+fn network_policies_allow_what_a_component_does_and_nothing_else() {
+    let objects = built(
+        &full(),
+        &[
+            ("networkPolicy", json!({ "enabled": true })),
+            ("kafka/bootstrapServers", json!("a:9093,b:9094")),
+        ],
+    );
+    let ports = |rule: &Value| -> Vec<i64> {
+        let ports = rule["ports"].as_array().into_iter().flatten();
+        ports.map(|port| port["port"].as_i64().unwrap()).collect()
+    };
+    let policies = objects.iter().filter(|object| object["kind"] == "NetworkPolicy");
+    let found: Vec<_> = policies
+        .map(|policy| {
+            let spec = &policy["spec"];
+            let labels = &spec["podSelector"]["matchLabels"];
+            let called = spec["ingress"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(ports)
+                .collect::<Vec<_>>();
+            assert_eq!(ports(&spec["egress"][0]), [53, 53, 5353, 5353]);
+            assert_eq!(labels["app.kubernetes.io/instance"], "shop");
+            (
+                labels["app.kubernetes.io/component"].as_str().unwrap(),
+                called,
+                ports(&spec["egress"][1]),
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("indexer", vec![9090], vec![4318, 5432, 6379, 9093, 9094, 9200]),
+            ("relay", vec![9090], vec![4318, 5432, 9093, 9094]),
+            ("api", vec![8080, 9090], vec![443, 4318, 5432, 6379, 9200]),
+            ("migrate", vec![], vec![5432]),
+        ]
+    );
 }
 
 #[test]

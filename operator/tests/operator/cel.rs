@@ -280,6 +280,10 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
             )],
             "resources.requests can't be above",
         ),
+        Refused(
+            &[("networkPolicy", r#"{"metricsFrom":[{}]}"#)],
+            "set podLabels, namespaceLabels or both",
+        ),
     ];
     let mut wrong = Vec::new();
     let mut check = |made: &[(&'static str, Value)], expected: &str| {

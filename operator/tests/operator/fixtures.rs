@@ -85,6 +85,11 @@ pub fn full() -> Value {
         "relay": { "replicas": 1, "batchSize": 1000, "pollInterval": "200ms" },
         "indexer": { "replicas": 4, "bulk": { "maxDocuments": 500, "maxBytes": 1_048_576, "maxDelay": "20ms" } },
         "monitoring": { "tracing": { "otlpEndpoint": "http://collector.observability:4318", "samplingRatio": 0.25 }, "freshnessObjective": "500ms" },
+        "networkPolicy": {
+            "enabled": true,
+            "metricsFrom": [{ "namespaceLabels": { "kubernetes.io/metadata.name": "monitoring" }, "podLabels": { "app": "agent" } }],
+            "egressPorts": [9443],
+        },
     });
     pipeline
 }
