@@ -44,9 +44,21 @@ fn built(pipeline: &Value, changes: &[(&str, Value)]) -> Vec<Value> {
     );
     all.extend(
         objects
+            .autoscaler
+            .iter()
+            .map(|autoscaler| serde_json::to_value(autoscaler).unwrap()),
+    );
+    all.extend(
+        objects
             .policies
             .iter()
             .map(|policy| serde_json::to_value(policy).unwrap()),
+    );
+    all.extend(
+        objects
+            .optional
+            .iter()
+            .map(|(_, object)| serde_json::to_value(object).unwrap()),
     );
     all
 }
@@ -174,6 +186,67 @@ fn network_policies_allow_what_a_component_does_and_nothing_else() {
             ("api", vec![8080, 9090], vec![443, 4318, 5432, 6379, 9200]),
             ("migrate", vec![], vec![5432]),
         ]
+    );
+}
+
+#[test]
+fn replicas_that_an_autoscaler_chooses_are_not_applied() {
+    let objects = built(
+        &full(),
+        &[(
+            "api/autoscaling",
+            json!({ "minReplicas": 3, "maxReplicas": 9, "targetCPUUtilization": 60 }),
+        )],
+    );
+    let find = |kind: &str| {
+        let found = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == "shop-api";
+        objects.iter().find(found).unwrap()
+    };
+    assert!(find("Deployment")["spec"].get("replicas").is_none());
+    let spec = &find("HorizontalPodAutoscaler")["spec"];
+    assert_eq!(
+        spec["scaleTargetRef"],
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop-api" })
+    );
+    assert_eq!(
+        (&spec["minReplicas"], &spec["maxReplicas"]),
+        (&json!(3), &json!(9))
+    );
+    assert_eq!(spec["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
+}
+
+#[test]
+fn what_a_spec_adds_to_pods_is_merged_by_name() {
+    let objects = built(&full(), &[]);
+    let deployment = objects
+        .iter()
+        .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == "shop-relay");
+    let template = &deployment.unwrap()["spec"]["template"];
+    let (labels, spec) = (&template["metadata"]["labels"], &template["spec"]);
+    assert_eq!(
+        (&labels["team"], &labels["app.kubernetes.io/component"]),
+        (&json!("shop"), &json!("relay"))
+    );
+    let names: Vec<_> = spec["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|container| &container["name"])
+        .collect();
+    assert_eq!(names, ["relay", "log-agent"]);
+    let own = &spec["containers"][0];
+    let variables = own["env"].as_array().unwrap();
+    assert_eq!(
+        (&variables[0]["name"], &variables.last().unwrap()["name"]),
+        (&json!("DATABASE_URL_FILE"), &json!("TZ"))
+    );
+    assert_eq!(
+        own["readinessProbe"],
+        json!({ "httpGet": { "path": "/readyz", "port": "admin" }, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 2 })
+    );
+    assert_eq!(
+        (&spec["terminationGracePeriodSeconds"], &spec["priorityClassName"]),
+        (&json!(60), &json!("shops"))
     );
 }
 

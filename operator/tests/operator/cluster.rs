@@ -21,6 +21,8 @@ type Objects = BTreeMap<String, Value>;
 #[derive(Clone)]
 pub struct Cluster {
     objects: Arc<Mutex<Objects>>,
+    /// What each field manager applied last, by path: a field that it does not apply any more goes.
+    applied: Arc<Mutex<BTreeMap<(String, String), Value>>>,
     journal: Journal,
     away: Arc<AtomicBool>,
     refused: Arc<Mutex<Option<(&'static str, StatusCode)>>>,
@@ -33,6 +35,7 @@ impl Cluster {
     pub fn new(journal: Journal) -> Self {
         Self {
             objects: Arc::default(),
+            applied: Arc::default(),
             journal,
             away: Arc::default(),
             refused: Arc::default(),
@@ -47,7 +50,11 @@ impl Cluster {
                 let (parts, body) = request.into_parts();
                 let bytes = body.collect_bytes().await.unwrap();
                 let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-                let (status, answer) = cluster.answer(&parts.method, parts.uri.path(), &body);
+                let query = parts.uri.query().unwrap_or_default();
+                let manager = query
+                    .split('&')
+                    .find_map(|part| part.strip_prefix("fieldManager="));
+                let (status, answer) = cluster.answer(&parts.method, parts.uri.path(), manager, &body);
                 let body = Body::from(answer.to_string().into_bytes());
                 Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
             }
@@ -137,6 +144,19 @@ impl Cluster {
         }
     }
 
+    fn let_go(&self, object: &mut Value, path: &str, manager: &str, body: &Value) {
+        let mut applied = self.applied.lock().unwrap();
+        let before = applied.insert((path.to_owned(), manager.to_owned()), body.clone());
+        let others = applied
+            .iter()
+            .filter(|((at, by), _)| at == path && by != manager)
+            .map(|(_, body)| body)
+            .collect::<Vec<_>>();
+        if let Some(before) = before {
+            withdraw(object, &before, body, &others);
+        }
+    }
+
     fn refusal(&self, method: &Method, path: &str) -> Option<(StatusCode, Value)> {
         if self.away.load(Ordering::Relaxed) {
             return Some(failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"));
@@ -147,7 +167,13 @@ impl Cluster {
         Some(failure(status, &reason))
     }
 
-    fn answer(&self, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
+    fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        manager: Option<&str>,
+        body: &Value,
+    ) -> (StatusCode, Value) {
         if let Some(refusal) = self.refusal(method, path) {
             return refusal;
         }
@@ -227,7 +253,13 @@ impl Cluster {
                     .entry(path.to_owned())
                     .or_insert_with(|| json!({ "metadata": { "generation": 0, "uid": path } }));
                 let before = object.clone();
+                if let Some(manager) = manager {
+                    self.let_go(object, path, manager, body);
+                }
                 merge(object, body);
+                if path.contains("/deployments/") && object["spec"]["replicas"].is_null() {
+                    object["spec"]["replicas"] = json!(1);
+                }
                 if object["spec"] != before["spec"] {
                     object["metadata"]["generation"] =
                         json!(before["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
@@ -245,6 +277,21 @@ impl Cluster {
                 (StatusCode::OK, after)
             }
             _ => (StatusCode::METHOD_NOT_ALLOWED, Value::Null),
+        }
+    }
+}
+
+/// Removes what was applied and is not any more, unless others apply it.
+fn withdraw(object: &mut Value, applied: &Value, body: &Value, others: &[&Value]) {
+    let (Value::Object(object), Value::Object(applied)) = (object, applied) else {
+        return;
+    };
+    for (key, applied) in applied {
+        let others: Vec<_> = others.iter().filter_map(|other| other.get(key)).collect();
+        match (object.get_mut(key), body.get(key)) {
+            (Some(value), Some(body)) => withdraw(value, applied, body, &others),
+            (Some(_), None) if others.is_empty() => drop(object.remove(key)),
+            _ => {}
         }
     }
 }
