@@ -28,13 +28,12 @@ pub async fn optional(
     objects: &Objects,
     context: &Context,
 ) -> Result<Vec<Kind>, Error> {
-    let known = match context.memory.kinds() {
-        Some(known) => known,
-        None => {
-            let found = kinds::find(&context.client).await?;
-            context.memory.has_kinds(found.clone());
-            found
-        }
+    let known = if let Some(known) = context.memory.kinds() {
+        known
+    } else {
+        let found = kinds::find(&context.client).await?;
+        context.memory.has_kinds(found.clone());
+        found
     };
     let namespace = resource.namespace().unwrap_or_default();
     let mut missing = Vec::new();

@@ -75,7 +75,7 @@ pub async fn resource(client: &Client, namespace: &str, name: &str) -> Result<Re
 
 /// What the cluster holds of a pipeline.
 pub async fn observe(client: &Client, resource: &CommercePipeline) -> Result<Observed, Error> {
-    let (secrets, live) = futures::try_join!(secrets(client, resource), live(client, resource))?;
+    let (secrets, live) = futures::try_join!(secrets(client, resource), Box::pin(live(client, resource)))?;
     Ok(Observed { secrets, live })
 }
 

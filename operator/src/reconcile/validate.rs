@@ -226,6 +226,11 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
             .filter(|network| network.enabled)
             .cloned(),
     };
+    whole(pipeline)
+}
+
+/// Refuses what the spec adds to the pods where that would break them.
+fn whole(pipeline: Pipeline) -> Result<Pipeline, Invalid> {
     let problems = build::conflicts(&pipeline);
     if problems.is_empty() {
         Ok(pipeline)

@@ -26,7 +26,7 @@ use crate::crd::{Migrations, NetworkPolicySpec as Asked, PeerSpec};
 
 /// Where the API takes requests.
 pub const HTTP_PORT: u16 = 8080;
-/// DNS, and DNS as OpenShift's pods serve it: a policy sees the port of the pod behind the Service.
+/// DNS, and DNS as the pods of `OpenShift` serve it: a policy sees the port of the pod behind the Service.
 const DNS: [u16; 2] = [53, 5353];
 
 /// The policies of a pipeline, one for the pods of each component.
