@@ -18,7 +18,13 @@ use crate::{
     leader::Tenure,
     metrics::Metrics,
     reconcile::{
-        claims::Claimant, error::Error, flow, secrets::referenced, services::Services, stores::Stores,
+        claims::Claimant,
+        error::Error,
+        flow,
+        kinds::{KNOWN_FOR, Kind},
+        secrets::referenced,
+        services::Services,
+        stores::Stores,
     },
 };
 
@@ -142,6 +148,8 @@ struct State {
     lately: HashMap<String, Lately>,
     /// All pipelines, and when they were listed.
     claimants: Option<(Arc<Vec<Claimant>>, Instant)>,
+    /// Kinds that the cluster has and might not have, and when that was asked.
+    kinds: Option<(BTreeSet<Kind>, Instant)>,
     /// Where the tables of a generation of a pipeline are, by its uid.
     databases: HashMap<String, (i64, Option<String>)>,
 }
@@ -202,6 +210,19 @@ impl Memory {
     /// All pipelines as they are now.
     pub fn claimed(&self, all: Arc<Vec<Claimant>>) {
         self.lock().claimants = Some((all, Instant::now()));
+    }
+
+    /// The kinds that the cluster has and might not have, as it was a moment ago.
+    #[must_use]
+    pub fn kinds(&self) -> Option<BTreeSet<Kind>> {
+        let state = self.lock();
+        let (kinds, at) = state.kinds.as_ref()?;
+        (at.elapsed() < KNOWN_FOR).then(|| kinds.clone())
+    }
+
+    /// The kinds that the cluster has and might not have.
+    pub fn has_kinds(&self, kinds: BTreeSet<Kind>) {
+        self.lock().kinds = Some((kinds, Instant::now()));
     }
 
     /// Where the tables of a generation of a pipeline are, if that was found out.

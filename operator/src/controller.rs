@@ -1,6 +1,9 @@
 //! When a pipeline is looked at: on its own changes, on changes of its children (deletions included) and of the Secrets that
 //! it refers to, and on a timer for what sends no events.
 //!
+//! What is of a kind that the cluster may not have is looked at on the timer, too: a watch of a kind that is not there would
+//! only fail.
+//!
 //! All watches are of metadata only, which is small and always readable; a pass reads what it needs.
 
 use std::{sync::Arc, time::Duration};
@@ -10,9 +13,10 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{ControllerRevision, Deployment},
+        autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::Job,
-        core::v1::{Secret, Service, ServiceAccount},
-        networking::v1::Ingress,
+        core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
 };
@@ -88,6 +92,9 @@ async fn watch(context: Arc<Context>, namespace: Option<&str>, concurrency: u16,
         .owns(scoped::<ServiceAccount>(client, namespace), ours())
         .owns(scoped::<PodDisruptionBudget>(client, namespace), ours())
         .owns(scoped::<Ingress>(client, namespace), ours())
+        .owns(scoped::<HorizontalPodAutoscaler>(client, namespace), ours())
+        .owns(scoped::<NetworkPolicy>(client, namespace), ours())
+        .owns(scoped::<ConfigMap>(client, namespace), ours())
         .watches_stream(secrets, move |secret| {
             memory.referrers(&secret.namespace().unwrap_or_default(), &secret.name_any())
         })

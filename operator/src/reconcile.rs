@@ -3,6 +3,8 @@
 //! Each station is a module. Fetch, apply and the stores talk to the outside; validate, build, health and status are pure.
 
 pub mod apply;
+mod around;
+mod autoscaler;
 pub mod build;
 pub mod claims;
 pub mod drift;
@@ -12,6 +14,8 @@ pub mod fetch;
 pub mod finalizer;
 pub mod flow;
 pub mod health;
+pub mod kinds;
+pub mod lag;
 pub mod names;
 mod prepare;
 pub mod rollout;
@@ -25,7 +29,10 @@ pub mod validate;
 use std::time::Duration;
 
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{Client, ResourceExt, runtime::controller::Action};
+use kube::{
+    Client, ResourceExt,
+    runtime::{controller::Action, events::Event},
+};
 use tokio::time::Instant;
 
 use self::{
@@ -33,9 +40,11 @@ use self::{
     error::{Error, Stop},
     fetch::{Live, Observed, Read},
     flow::Flow,
+    lag::Load,
     names::Component,
     rollout::Step,
     status::Findings,
+    validate::Pipeline,
 };
 use crate::{
     context::{Context, spread},
@@ -130,8 +139,10 @@ pub async fn rehearse(
 async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Findings) -> Result<(), Stop> {
     let observed = fetch::observe(&context.client, resource).await?;
     health_of(resource, &observed.live, findings);
-    findings.flow = Some(look(resource, &observed.live, context).await);
-    let pipeline = validate::validate(resource, &observed.secrets)?;
+    let (flow, load) = look(resource, &observed.live, context).await;
+    findings.flow = Some(flow);
+    let mut pipeline = validate::validate(resource, &observed.secrets)?;
+    let scaled = scale(resource, &mut pipeline, &observed.live, load, context, findings);
     let objects = build::objects(&pipeline);
     apply::apply(&context.client, &objects.account, &observed.live.accounts).await?;
 
@@ -152,6 +163,10 @@ async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Fin
     // Until the steps before have succeeded for the new spec, the version that runs is kept in repair.
     let open = prepared.is_ok() || before == Some(&pipeline.inputs);
     let (live, behind) = workloads(&objects, observed, context, open).await?;
+    findings.missing = Some(around::optional(resource, &objects, context).await?);
+    if let Some(event) = scaled {
+        events::publish(&context.recorder, resource, vec![event]).await;
+    }
     health_of(resource, &live, findings);
     for health in std::mem::take(&mut findings.components) {
         let waits = behind
@@ -183,6 +198,7 @@ async fn workloads(
     for budget in &objects.budgets {
         apply::apply(client, budget, &live.budgets).await?;
     }
+    autoscaler::retire(client, objects, &mut live).await?;
     let (deployments, behind) = deployments(objects, &live, client, open).await?;
     let in_use = rollout::in_use(&deployments);
     apply::prune(client, &live.revisions, |name| {
@@ -190,12 +206,7 @@ async fn workloads(
     })
     .await?;
     live.deployments = deployments;
-    let wanted = objects.ingress.as_ref().map(ResourceExt::name_any);
-    apply::prune(client, &live.ingresses, |name| Some(name) == wanted.as_deref()).await?;
-    live.ingresses = match &objects.ingress {
-        Some(ingress) => vec![apply::apply(client, ingress, &live.ingresses).await?],
-        None => Vec::new(),
-    };
+    around::apply(client, objects, &mut live).await?;
     Ok((live, behind))
 }
 
@@ -214,9 +225,11 @@ async fn deployments(
         let deployment = match &step {
             Step::Now(revision) => {
                 apply::apply(client, revision.as_ref(), &live.revisions).await?;
-                Some(apply::apply(client, desired, &live.deployments).await?)
+                Some(autoscaler::apply(client, desired, live, objects.autoscaler.as_ref()).await?)
             }
-            Step::Later(kept) => Some(apply::apply(client, kept.as_ref(), &live.deployments).await?),
+            Step::Later(kept) => {
+                Some(autoscaler::apply(client, kept, live, objects.autoscaler.as_ref()).await?)
+            }
             Step::Leave => {
                 let name = desired.name_any();
                 live.deployments
@@ -238,12 +251,53 @@ async fn deployments(
 }
 
 /// Asks the services how it goes.
-async fn look(resource: &CommercePipeline, live: &Live, context: &Context) -> Flow {
+async fn look(resource: &CommercePipeline, live: &Live, context: &Context) -> (Flow, Load) {
     let seen = services::ask(context.services.as_ref(), &live.pods).await;
     let uid = resource.uid().unwrap_or_default();
     context.memory.flow(&uid, |memory| {
-        flow::judge(resource, &seen, memory, Instant::now())
+        let now = Instant::now();
+        let flow = flow::judge(resource, &seen, memory, now);
+        (flow, Load::of(&seen, &memory.progress, now))
     })
+}
+
+/// Chooses the number of indexers, where the spec leaves it to the lag; gives an event where it changes.
+fn scale(
+    resource: &CommercePipeline,
+    pipeline: &mut Pipeline,
+    live: &Live,
+    load: Load,
+    context: &Context,
+    findings: &mut Findings,
+) -> Option<Event> {
+    let mut scaling = pipeline.indexer.workload.scaling?;
+    let name = build::child_name(&pipeline.name, Component::Indexer);
+    let found = live.deployments.iter().find(|live| live.name_any() == name)?;
+    let topics = resource.status.iter().flat_map(|status| &status.topics);
+    if let Some(partitions) = topics.map(|topic| topic.partitions).max() {
+        scaling.max = scaling.max.min(partitions).max(scaling.min);
+    }
+    let current = health::replicas(found);
+    let settled = health::is_complete(found);
+    let uid = resource.uid().unwrap_or_default();
+    let (replicas, suspicious) = context.memory.flow(&uid, |memory| {
+        let memory = &mut memory.scaling;
+        let replicas = memory.decide(scaling, current, settled, load, Instant::now());
+        (replicas, memory.is_suspicious())
+    });
+    pipeline.indexer.workload.replicas = Some(replicas);
+    if let Some(flow) = &mut findings.flow {
+        flow.unsettled |= suspicious;
+    }
+    let note = match load {
+        Load::Behind { time, .. } => format!(
+            "from {current} to {replicas} indexers: what waits in Kafka would take {} s",
+            time.as_secs()
+        ),
+        Load::KeptUp => format!("from {current} to {replicas} indexers, which have kept up"),
+        _ => format!("from {current} to {replicas} indexers, as indexer.autoscaling asks"),
+    };
+    (replicas != current).then(|| events::event(true, "IndexerScaled", "Scale", &note))
 }
 
 fn health_of(resource: &CommercePipeline, live: &Live, findings: &mut Findings) {

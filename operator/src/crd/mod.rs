@@ -8,27 +8,35 @@
 mod access;
 mod definition;
 mod elasticsearch;
+mod gateway;
 mod kafka;
 mod monitoring;
+mod network;
 mod postgres;
 mod redis;
 mod reference;
+mod scaling;
 mod secrets;
 mod status;
+mod template;
 mod workloads;
 
 pub use access::{AuthMode, AuthSpec, CorsSpec, JwtAlgorithm, JwtSpec, RateLimitSpec};
 pub use definition::definition;
 pub use elasticsearch::{ElasticsearchAuth, ElasticsearchSpec, IndexSpec, MappingsSpec};
+pub use gateway::{GatewayRef, GatewaySpec};
 pub use kafka::{KafkaSasl, KafkaSpec, SaslMechanism, TopicsSpec};
-pub use monitoring::{MonitoringSpec, TracingSpec};
+pub use monitoring::{AlertsSpec, DashboardsSpec, MonitoringSpec, PodMonitorSpec, TracingSpec};
+pub use network::{NetworkPolicySpec, PeerSpec};
 pub use postgres::{Migrations, PostgresSpec};
 pub use redis::{RedisAuth, RedisSpec};
 pub use reference::reference;
+pub use scaling::{ApiAutoscalingSpec, IndexerAutoscalingSpec};
 pub use secrets::{CertificateSecretRef, SecretKeyRef, SecretName, TlsSpec, UriSecretRef};
 pub use status::{
     CommercePipelineStatus, ComponentStatus, FreshnessStatus, IndexStatus, OutboxStatus, TopicStatus,
 };
+pub use template::{PodMetadata, PodTemplateOverrides};
 pub use workloads::{ApiSpec, BulkSpec, IndexerSpec, IngressSpec, RelaySpec, Resources};
 
 use kube::{CustomResource, KubeSchema};
@@ -101,9 +109,12 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.image.tag != 'latest' || self.imagePullPolicy == 'Always'")
         .message("the tag latest moves, and nodes that have it would go on with the old image: name a version in image.tag, or set imagePullPolicy: Always")
         .field_path(".image.tag"),
-    validation = Rule::new("self.indexer.replicas <= self.kafka.topics.partitions")
+    validation = Rule::new("has(self.indexer.autoscaling) || self.indexer.replicas <= self.kafka.topics.partitions")
         .message("indexer.replicas is above kafka.topics.partitions, so some replicas would have nothing to read: lower indexer.replicas, or raise kafka.topics.partitions")
-        .field_path(".indexer.replicas")
+        .field_path(".indexer.replicas"),
+    validation = Rule::new("!has(self.indexer.autoscaling) || self.indexer.autoscaling.maxReplicas <= self.kafka.topics.partitions")
+        .message("indexer.autoscaling.maxReplicas is above kafka.topics.partitions, so some replicas would have nothing to read: lower indexer.autoscaling.maxReplicas, or raise kafka.topics.partitions")
+        .field_path(".indexer.autoscaling.maxReplicas")
 )]
 pub struct CommercePipelineSpec {
     /// Where the images of the services come from.
@@ -117,6 +128,14 @@ pub struct CommercePipelineSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub image_pull_secrets: Vec<SecretName>,
+
+    /// Priority class of all pods; the cluster's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
+    )]
+    pub priority_class_name: Option<String>,
 
     /// Freezes the pipeline: while true the operator writes nothing, neither to the cluster nor to the stores, and what
     /// runs goes on running. Deletion is still honoured.
@@ -165,6 +184,10 @@ pub struct CommercePipelineSpec {
     /// How the pipeline can be observed, beside the metrics that every pod serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<MonitoringSpec>,
+
+    /// Who may connect to the pods, and where they may connect to.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySpec,
 }
 
 /// Where the images of the services come from: `<registry>/commerce-<component>:<tag>`.

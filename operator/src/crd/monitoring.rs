@@ -1,7 +1,11 @@
 //! `spec.monitoring`.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+
+use super::network::labels;
 
 /// How the pipeline can be observed, beside the metrics that every pod serves.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +26,58 @@ pub struct MonitoringSpec {
             .message("monitoring.freshnessObjective must be between 50ms and 1h")
     )]
     pub freshness_objective: Option<String>,
+
+    /// Has Prometheus read the metrics of all pods, by a PodMonitor. Absent: none. It needs the definitions of the Prometheus
+    /// Operator; while the cluster has them not, the condition `IntegrationsMissing` tells so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_monitor: Option<PodMonitorSpec>,
+
+    /// Alert rules for what keeps orders from flowing, as a PrometheusRule. Absent: none. It needs the same definitions, and
+    /// metrics that carry the labels `namespace` and `pod`, as those of the PodMonitor do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<AlertsSpec>,
+
+    /// A dashboard for Grafana, as a ConfigMap with the label `grafana_dashboard: "1"`, which Grafana's sidecar looks for.
+    /// Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboards: Option<DashboardsSpec>,
+}
+
+/// Has Prometheus read the metrics of all pods.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodMonitorSpec {
+    /// Labels by which a Prometheus chooses its PodMonitors, for example `release: kube-prometheus-stack`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels")]
+    pub labels: BTreeMap<String, String>,
+
+    /// How often the metrics are read.
+    #[serde(default = "interval")]
+    #[schemars(length(max = 20))]
+    #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,5}(ms|s|m)$')")
+        .message("monitoring.podMonitor.interval is a number with one of the units ms, s and m, for example 15s"))]
+    pub interval: String,
+}
+
+/// Alert rules for what keeps orders from flowing.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertsSpec {
+    /// Labels by which a Prometheus chooses its rules, for example `release: kube-prometheus-stack`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A dashboard for Grafana.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DashboardsSpec {
+    /// Labels of the ConfigMap, besides `grafana_dashboard`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Traces that follow an order from the request over Kafka into the index.
@@ -41,6 +97,10 @@ pub struct TracingSpec {
     #[serde(default = "sampling_ratio")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling_ratio: f64,
+}
+
+fn interval() -> String {
+    "15s".into()
 }
 
 fn sampling_ratio() -> f64 {

@@ -11,24 +11,42 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AuthSpec, CorsSpec, RateLimitSpec};
+use super::{
+    ApiAutoscalingSpec, AuthSpec, CorsSpec, GatewaySpec, IndexerAutoscalingSpec, PodTemplateOverrides,
+    RateLimitSpec,
+};
 
 /// The REST API.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || (has(self.resources) && ((has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)))")
+    .message("api.autoscaling measures CPU by the request, and the default request is what an idle replica needs: set api.resources.requests.cpu to what a busy one is to use")
+    .field_path(".autoscaling"))]
 pub struct ApiSpec {
-    /// Replicas to run.
+    /// Replicas to run, unless `autoscaling` decides.
     #[serde(default = "two")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: i32,
+
+    /// Leaves the number of replicas to a HorizontalPodAutoscaler. Absent: `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<ApiAutoscalingSpec>,
 
     /// CPU and memory of each replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
+    /// Additions to the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplateOverrides>,
+
     /// Opens the API to callers outside the cluster. Absent: only its Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressSpec>,
+
+    /// Opens the API to callers outside the cluster by a Gateway. Absent: no route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewaySpec>,
 
     /// How callers prove who they are. Absent: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,7 +109,8 @@ pub struct IngressSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RelaySpec {
-    /// Replicas to run: one works, the others take over when it stops.
+    /// Replicas to run: one works, the others take over when it stops. So more of them publish no faster, and nothing scales
+    /// them.
     #[serde(default = "two")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: i32,
@@ -99,6 +118,10 @@ pub struct RelaySpec {
     /// CPU and memory of each replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+
+    /// Additions to the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplateOverrides>,
 
     /// Most events that wait for Kafka's acknowledgement at a time.
     #[serde(default = "batch_size")]
@@ -121,14 +144,22 @@ pub struct RelaySpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IndexerSpec {
-    /// Replicas to run. They share the partitions, so more than there are partitions are refused.
+    /// Replicas to run, unless `autoscaling` decides. They share the partitions, so more than there are partitions are refused.
     #[serde(default = "two")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: i32,
 
+    /// Has the operator choose the number of replicas by the lag. Absent: `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<IndexerAutoscalingSpec>,
+
     /// CPU and memory of each replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+
+    /// Additions to the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplateOverrides>,
 
     /// When a bulk request is sent: at the first of these bounds.
     #[serde(default)]
@@ -186,8 +217,11 @@ impl Default for ApiSpec {
     fn default() -> Self {
         Self {
             replicas: two(),
+            autoscaling: None,
             resources: None,
+            pod_template: None,
             ingress: None,
+            gateway: None,
             auth: None,
             rate_limit: None,
             cors: None,
@@ -201,6 +235,7 @@ impl Default for RelaySpec {
         Self {
             replicas: two(),
             resources: None,
+            pod_template: None,
             batch_size: batch_size(),
             poll_interval: poll_interval(),
         }
@@ -211,7 +246,9 @@ impl Default for IndexerSpec {
     fn default() -> Self {
         Self {
             replicas: two(),
+            autoscaling: None,
             resources: None,
+            pod_template: None,
             bulk: BulkSpec::default(),
         }
     }

@@ -6,7 +6,7 @@
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,9 +27,18 @@ where
         + DeserializeOwned
         + std::fmt::Debug,
 {
+    let api = Api::namespaced(client.clone(), &desired.namespace().unwrap_or_default());
+    apply_in(&api, &K::kind(&()), desired, live).await
+}
+
+/// The same, for any kind.
+pub async fn apply_in<K>(api: &Api<K>, kind: &str, desired: &K, live: &[K]) -> Result<K, Error>
+where
+    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+{
     let name = desired.name_any();
     let failed = |source| Error::ApplyFailed {
-        kind: K::kind(&()).into_owned(),
+        kind: kind.to_owned(),
         name: name.clone(),
         source,
     };
@@ -41,12 +50,11 @@ where
             return Ok(live.clone());
         }
     }
-    let api: Api<K> = Api::namespaced(client.clone(), &desired.namespace().unwrap_or_default());
     let applied = api
         .patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body))
         .await
         .map_err(failed)?;
-    tracing::info!(kind = %K::kind(&()), name, existed = live.is_some(), "applied");
+    tracing::info!(kind, name, existed = live.is_some(), "applied");
     Ok(applied)
 }
 
@@ -58,18 +66,34 @@ where
         + DeserializeOwned
         + std::fmt::Debug,
 {
+    let Some(namespace) = live.first().and_then(ResourceExt::namespace) else {
+        return Ok(());
+    };
+    let api = Api::namespaced(client.clone(), &namespace);
+    prune_in(&api, &K::kind(&()), live, keep).await
+}
+
+/// The same, for any kind.
+pub async fn prune_in<K>(
+    api: &Api<K>,
+    kind: &str,
+    live: &[K],
+    keep: impl Fn(&str) -> bool,
+) -> Result<(), Error>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
     for child in live
         .iter()
         .filter(|child| !keep(&child.name_any()) && child.meta().deletion_timestamp.is_none())
     {
         let name = child.name_any();
-        let api: Api<K> = Api::namespaced(client.clone(), &child.namespace().unwrap_or_default());
         match api.delete(&name, &DeleteParams::background()).await {
-            Ok(_) => tracing::info!(kind = %K::kind(&()), name, "deleted"),
+            Ok(_) => tracing::info!(kind, name, "deleted"),
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
             Err(source) => {
                 return Err(Error::ApplyFailed {
-                    kind: K::kind(&()).into_owned(),
+                    kind: kind.to_owned(),
                     name,
                     source,
                 });

@@ -5,24 +5,33 @@
 
 mod environment;
 mod migrate;
+mod monitoring;
 mod network;
+mod overrides;
 mod pod;
+mod policy;
 mod workload;
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::Job,
-        core::v1::{Service, ServiceAccount},
-        networking::v1::Ingress,
+        core::v1::{ConfigMap, Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use kube::api::DynamicObject;
+use serde_json::Value;
 
 use super::{
+    kinds::Kind,
     names::{self, Component},
-    validate::Pipeline,
+    validate::{Pipeline, Problem},
 };
 use crate::crd::Migrations;
 
@@ -37,6 +46,13 @@ pub struct Objects {
     pub services: Vec<Service>,
     pub budgets: Vec<PodDisruptionBudget>,
     pub ingress: Option<Ingress>,
+    /// Of the API, where one is asked for.
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
+    /// None where they are off.
+    pub policies: Vec<NetworkPolicy>,
+    pub dashboards: Option<ConfigMap>,
+    /// Of kinds that the cluster may not have.
+    pub optional: Vec<(Kind, DynamicObject)>,
 }
 
 /// The objects that a pipeline consists of.
@@ -55,7 +71,37 @@ pub fn objects(pipeline: &Pipeline) -> Objects {
             .map(|component| workload::budget(pipeline, component))
             .to_vec(),
         ingress: network::ingress(pipeline),
+        autoscaler: workload::autoscaler(pipeline),
+        policies: policy::policies(pipeline),
+        dashboards: monitoring::dashboards(pipeline),
+        optional: monitoring::pod_monitor(pipeline)
+            .into_iter()
+            .chain(monitoring::rule(pipeline))
+            .chain(network::route(pipeline))
+            .collect(),
     }
+}
+
+/// What the spec adds to the pods and must not, since the operator relies on it.
+#[must_use]
+pub fn conflicts(pipeline: &Pipeline) -> Vec<Problem> {
+    let of = |component: Component| {
+        let field = match component {
+            Component::Api => "api.podTemplate",
+            Component::Relay => "relay.podTemplate",
+            Component::Indexer => "indexer.podTemplate",
+        };
+        let before = workload::template(pipeline, component);
+        let added = pipeline.workload(component).template.as_ref();
+        let after = overrides::merge(before.clone(), added);
+        let problem = move |path: String| Problem::Template {
+            field,
+            problem: format!("it changes {path}, which the operator relies on: remove that"),
+        };
+        let found = overrides::conflicts(component, &before, &after);
+        found.into_iter().map(problem).collect::<Vec<_>>()
+    };
+    Component::ALL.into_iter().flat_map(of).collect()
 }
 
 /// Name of a component's Deployment, Service and disruption budget.
@@ -80,5 +126,29 @@ fn metadata(pipeline: &Pipeline, name: &str, component: &str) -> ObjectMeta {
         labels: Some(names::labels(&pipeline.name, component)),
         owner_references: Some(vec![pipeline.owner.clone()]),
         ..ObjectMeta::default()
+    }
+}
+
+/// An object of a kind that the cluster may not have.
+fn object(
+    pipeline: &Pipeline,
+    kind: Kind,
+    component: &str,
+    labels: &BTreeMap<String, String>,
+    spec: Value,
+) -> DynamicObject {
+    let mut metadata = metadata(pipeline, &pipeline.name, component);
+    add(metadata.labels.get_or_insert_default(), labels);
+    DynamicObject {
+        types: Some(kind.types()),
+        metadata,
+        data: Value::Object([("spec".to_owned(), spec)].into_iter().collect()),
+    }
+}
+
+/// The operator's own labels are how it finds its objects again.
+fn add(labels: &mut BTreeMap<String, String>, more: &BTreeMap<String, String>) {
+    for (name, value) in more {
+        labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
 }

@@ -4,9 +4,10 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{ControllerRevision, Deployment},
+        autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::Job,
-        core::v1::{Pod, Secret, Service, ServiceAccount},
-        networking::v1::Ingress,
+        core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
 };
@@ -40,6 +41,9 @@ pub struct Live {
     pub services: Vec<Service>,
     pub budgets: Vec<PodDisruptionBudget>,
     pub ingresses: Vec<Ingress>,
+    pub autoscalers: Vec<HorizontalPodAutoscaler>,
+    pub policies: Vec<NetworkPolicy>,
+    pub dashboards: Vec<ConfigMap>,
     pub pods: Vec<Pod>,
 }
 
@@ -71,7 +75,7 @@ pub async fn resource(client: &Client, namespace: &str, name: &str) -> Result<Re
 
 /// What the cluster holds of a pipeline.
 pub async fn observe(client: &Client, resource: &CommercePipeline) -> Result<Observed, Error> {
-    let (secrets, live) = futures::try_join!(secrets(client, resource), live(client, resource))?;
+    let (secrets, live) = futures::try_join!(secrets(client, resource), Box::pin(live(client, resource)))?;
     Ok(Observed { secrets, live })
 }
 
@@ -94,7 +98,19 @@ pub async fn pods(client: &Client, resource: &CommercePipeline) -> Result<Vec<Po
 }
 
 async fn live(client: &Client, resource: &CommercePipeline) -> Result<Live, Error> {
-    let (accounts, jobs, deployments, revisions, services, budgets, ingresses, pods) = futures::try_join!(
+    let (
+        accounts,
+        jobs,
+        deployments,
+        revisions,
+        services,
+        budgets,
+        ingresses,
+        autoscalers,
+        policies,
+        dashboards,
+        pods,
+    ) = futures::try_join!(
         owned(client, resource, "its ServiceAccount"),
         owned(client, resource, "its Jobs"),
         owned(client, resource, "its Deployments"),
@@ -102,6 +118,9 @@ async fn live(client: &Client, resource: &CommercePipeline) -> Result<Live, Erro
         owned(client, resource, "its Services"),
         owned(client, resource, "its PodDisruptionBudgets"),
         owned(client, resource, "its Ingress"),
+        owned(client, resource, "its HorizontalPodAutoscaler"),
+        owned(client, resource, "its NetworkPolicies"),
+        owned(client, resource, "its dashboards"),
         pods(client, resource),
     )?;
     Ok(Live {
@@ -112,6 +131,9 @@ async fn live(client: &Client, resource: &CommercePipeline) -> Result<Live, Erro
         services,
         budgets,
         ingresses,
+        autoscalers,
+        policies,
+        dashboards,
         pods,
     })
 }
@@ -124,9 +146,32 @@ where
         + std::fmt::Debug,
 {
     let mut found: Vec<K> = labelled(client, resource, what).await?;
-    let uid = resource.metadata.uid.as_deref().unwrap_or_default();
-    found.retain(|child| child.owner_references().iter().any(|owner| owner.uid == uid));
+    found.retain(|child| is_of(child, resource));
     Ok(found)
+}
+
+fn is_of<K: Resource>(child: &K, resource: &CommercePipeline) -> bool {
+    let uid = resource.metadata.uid.as_deref().unwrap_or_default();
+    child.owner_references().iter().any(|owner| owner.uid == uid)
+}
+
+/// The pipeline's objects of a kind that the cluster may not have; none where it is gone by now.
+pub async fn optional(
+    api: &Api<DynamicObject>,
+    resource: &CommercePipeline,
+) -> Result<Vec<DynamicObject>, Error> {
+    let params = ListParams::default().labels(&names::selector(&resource.name_any()));
+    match api.list(&params).await {
+        Ok(mut list) => {
+            list.items.retain(|child| is_of(child, resource));
+            Ok(list.items)
+        }
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+        Err(source) => Err(Error::FetchFailed {
+            what: "how it is watched",
+            source,
+        }),
+    }
 }
 
 async fn labelled<K>(

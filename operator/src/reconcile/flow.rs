@@ -19,6 +19,7 @@ pub use self::{
     progress::{Progress, STANDS_STILL},
 };
 use super::{
+    lag,
     services::{Answer, RelayState, RelayStatus, Seen},
     status::{FLOWING, Finding},
 };
@@ -48,6 +49,8 @@ pub struct Flow {
 #[derive(Debug, Default)]
 pub struct Memory {
     pub progress: Progress,
+    /// Of the number of indexers.
+    pub scaling: lag::Memory,
     /// Since when what is seen contradicts the condition.
     suspected: Option<(&'static str, Instant)>,
 }
@@ -251,7 +254,7 @@ impl Measure<'_> {
         now: Instant,
         unknown: &mut Vec<Trouble>,
     ) -> Option<Trouble> {
-        if self.spec.indexer.replicas == 0 {
+        if self.spec.indexer.is_off() {
             let message = "no indexer is asked for: events wait in Kafka; set indexer.replicas to 1 or more";
             return Some(Trouble::lasting("NoActiveIndexer", message.to_owned()));
         }
@@ -365,7 +368,8 @@ fn lower_on_the_way_back(limit: Duration, share: f64, told: bool) -> Duration {
 }
 
 /// How soon orders are to be found. The API server lets only durations pass.
-fn objective(spec: &CommercePipelineSpec) -> Duration {
+#[must_use]
+pub fn objective(spec: &CommercePipelineSpec) -> Duration {
     let text = spec
         .monitoring
         .as_ref()

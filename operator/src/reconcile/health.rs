@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use kube::ResourceExt as _;
 
 use super::{
-    names::{Component, pod_labels},
+    names::{Component, ENOUGH, pod_labels},
     status::Finding,
 };
 use crate::crd::ComponentStatus;
@@ -68,7 +68,7 @@ pub fn component(pipeline: &str, component: Component, deployments: &[Deployment
     let stuck = status.conditions.iter().flatten().any(|condition| {
         condition.type_ == "Progressing" && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
     });
-    let trouble = if rolling {
+    let trouble = if rolling || available < wanted {
         trouble(pods, component.as_str())
     } else {
         None
@@ -83,7 +83,10 @@ pub fn component(pipeline: &str, component: Component, deployments: &[Deployment
             format!("no replica of {} is asked for", component.as_str()),
         )
     } else if !rolling {
-        Finding::yes("Available", format!("{available} of {wanted} replicas are ready"))
+        Finding::yes(
+            "Available",
+            format!("{available} of {wanted} replicas are ready{because}"),
+        )
     } else if available >= wanted && wanted > 0 {
         let reason = if stuck || trouble.is_some() {
             "RolloutStuck"
@@ -117,10 +120,23 @@ pub fn component(pipeline: &str, component: Component, deployments: &[Deployment
     }
 }
 
-/// Whether all replicas that are asked for are of the version that is asked for and ready, and no other one is left.
+/// Whether all replicas that are asked for (where their number changes by itself: as many as are enough) are of the version
+/// that is asked for and ready, and no other one is left.
 #[must_use]
 pub fn has_rolled_out(deployment: &Deployment) -> bool {
-    let wanted = replicas(deployment);
+    let all = replicas(deployment);
+    let enough = deployment.annotations().get(ENOUGH);
+    let enough = enough.and_then(|enough| enough.parse().ok());
+    has(deployment, enough.map_or(all, |enough: i32| enough.min(all)))
+}
+
+/// Whether all replicas that are asked for, however many, are of the version that is asked for and ready.
+#[must_use]
+pub fn is_complete(deployment: &Deployment) -> bool {
+    has(deployment, replicas(deployment))
+}
+
+fn has(deployment: &Deployment, wanted: i32) -> bool {
     let Some(status) = &deployment.status else {
         return false;
     };
@@ -132,7 +148,9 @@ pub fn has_rolled_out(deployment: &Deployment) -> bool {
         && count(status.available_replicas) >= wanted
 }
 
-fn replicas(deployment: &Deployment) -> i32 {
+/// How many replicas are asked for.
+#[must_use]
+pub fn replicas(deployment: &Deployment) -> i32 {
     deployment
         .spec
         .as_ref()

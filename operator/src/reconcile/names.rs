@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use sha2::{Digest as _, Sha256};
+
 /// Field manager of server-side apply, and value of `app.kubernetes.io/managed-by`.
 pub const MANAGER: &str = "commerce-operator";
 /// Keeps a deleted pipeline until its stores are dealt with.
@@ -15,6 +17,8 @@ pub const SECRETS: &str = "commerce.lab/secrets";
 
 /// On Deployments and their revisions: fingerprint of the pod template.
 pub const REVISION: &str = "commerce.lab/revision";
+/// On Deployments whose replicas change by themselves: how many are enough.
+pub const ENOUGH: &str = "commerce.lab/enough-replicas";
 
 /// One of the three services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,4 +80,14 @@ pub fn hex(hash: &[u8], digits: usize) -> String {
     });
     text.truncate(digits);
     text
+}
+
+/// At most 40 characters, as Grafana has it of a dashboard's uid: a long text ends in a fingerprint of all of it.
+#[must_use]
+pub fn short(text: &str) -> String {
+    if text.len() <= 40 {
+        return text.to_owned();
+    }
+    let fingerprint = hex(&Sha256::digest(text), 8);
+    format!("{}-{fingerprint}", &text[..31])
 }

@@ -13,6 +13,7 @@ use super::{
     error::{Error, Stop},
     flow::{Figures, Flow},
     health::Health,
+    kinds::Kind,
     names::{Component, MANAGER},
 };
 use crate::crd::{CommercePipeline, CommercePipelineStatus, ComponentStatus, IndexStatus, TopicStatus};
@@ -26,6 +27,7 @@ pub const INDEX: &str = "IndexReady";
 pub const FLOWING: &str = "Flowing";
 pub const DRIFT: &str = "DriftDetected";
 pub const SUSPENDED: &str = "Suspended";
+pub const INTEGRATIONS: &str = "IntegrationsMissing";
 
 /// The steps before the workloads, in their order.
 const STEPS: [&str; 4] = [STORES, SCHEMA, TOPICS, INDEX];
@@ -91,6 +93,8 @@ pub struct Findings {
     pub drift: Option<Finding>,
     /// Drift that was put right in this pass.
     pub corrected: Vec<Difference>,
+    /// Kinds that are asked for and that the cluster does not have.
+    pub missing: Option<Vec<Kind>>,
     pub url: Option<String>,
     pub schema_version: Option<i64>,
     pub prepared_for: Option<String>,
@@ -178,6 +182,12 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         Some(finding) => conditions.push(condition(DRIFT, finding.clone(), generation)),
         None => conditions.extend(before(DRIFT).cloned()),
     }
+    match &findings.missing {
+        Some(missing) => {
+            conditions.extend(integrations(missing).map(|f| condition(INTEGRATIONS, f, generation)));
+        }
+        None => conditions.extend(before(INTEGRATIONS).cloned()),
+    }
     if findings.suspended {
         let message = "nothing is changed until suspend is false; what runs goes on running";
         conditions.push(condition(SUSPENDED, Finding::yes(SUSPENDED, message), generation));
@@ -215,6 +225,19 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         url: findings.url.clone().or(previous.url),
         prepared_for: findings.prepared_for.clone().or(previous.prepared_for),
     }
+}
+
+/// Without what is missing orders flow as well, so it is told only while something is.
+fn integrations(missing: &[Kind]) -> Option<Finding> {
+    let each = |kind: &Kind| {
+        let (field, whose) = kind.asked_by();
+        let kind = kind.resource().kind;
+        format!(
+            "{field} asks for a {kind}, which this cluster does not know: install the definitions of {whose}, or remove {field}"
+        )
+    };
+    let messages: Vec<_> = missing.iter().map(each).collect();
+    (!messages.is_empty()).then(|| Finding::yes("KindMissing", messages.join("; ")))
 }
 
 /// The first thing that is not as it should be, or that all is well.

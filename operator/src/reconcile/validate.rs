@@ -7,6 +7,7 @@ mod access;
 pub(super) mod address;
 mod hosts;
 mod stores;
+mod template;
 pub mod tls;
 mod workloads;
 
@@ -19,14 +20,22 @@ pub use access::{Access, Jwt, JwtKeys, RateLimit};
 pub use stores::{
     Elasticsearch, Kafka, Postgres, Redis, RedisServer, database, elasticsearch, kafka, postgres, redis,
 };
-pub use workloads::{Indexer, Relay, Seed, Workload};
+pub use workloads::{Indexer, Relay, Scaling, Seed, Workload};
 
 use self::{
     access::access,
     workloads::{api, indexer, relay, seed},
 };
-use super::secrets::{Missing, SecretKey, Secrets};
-use crate::crd::{CommercePipeline, DriftPolicy, ImagePullPolicy, IngressSpec, TracingSpec};
+use super::{
+    build,
+    flow::objective,
+    names::Component,
+    secrets::{Missing, SecretKey, Secrets},
+};
+use crate::crd::{
+    CommercePipeline, DriftPolicy, GatewaySpec, ImagePullPolicy, IngressSpec, MonitoringSpec,
+    NetworkPolicySpec, TracingSpec,
+};
 
 /// A pipeline that can be built.
 #[derive(Clone, Debug)]
@@ -35,6 +44,7 @@ pub struct Pipeline {
     pub namespace: String,
     pub owner: OwnerReference,
     pub images: Images,
+    pub priority_class: Option<String>,
     pub drift_policy: DriftPolicy,
     pub seed: Option<Seed>,
     pub postgres: Postgres,
@@ -44,13 +54,31 @@ pub struct Pipeline {
     pub api: Workload,
     pub access: Access,
     pub ingress: Option<IngressSpec>,
+    pub gateway: Option<GatewaySpec>,
     pub relay: Relay,
     pub indexer: Indexer,
     pub tracing: Option<TracingSpec>,
+    pub monitoring: MonitoringSpec,
+    /// How soon orders are to be found.
+    pub objective: Duration,
+    /// Absent where it is off.
+    pub network: Option<NetworkPolicySpec>,
     /// Fingerprint of the Secrets that each component uses.
     pub fingerprints: Fingerprints,
     /// Fingerprint of the generation and of all Secrets.
     pub inputs: String,
+}
+
+impl Pipeline {
+    /// What a component has in common with the others.
+    #[must_use]
+    pub fn workload(&self, component: Component) -> &Workload {
+        match component {
+            Component::Api => &self.api,
+            Component::Relay => &self.relay.workload,
+            Component::Indexer => &self.indexer.workload,
+        }
+    }
 }
 
 /// Where the images come from.
@@ -92,6 +120,8 @@ pub enum Problem {
         value: String,
         accepted: &'static str,
     },
+    #[error("{field}: {problem}")]
+    Template { field: &'static str, problem: String },
 }
 
 /// All that is wrong with a pipeline.
@@ -119,6 +149,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
     );
     let seed = keep(&mut problems, seed(spec.catalogue.as_ref()));
     let access = keep(&mut problems, access(&spec.api, secrets));
+    let api = keep(&mut problems, api(&spec.api));
     let relay = keep(&mut problems, relay(&spec.relay));
     let indexer = keep(&mut problems, indexer(&spec.indexer));
     let (
@@ -128,6 +159,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         Some(redis),
         Some(seed),
         Some(access),
+        Some(api),
         Some(relay),
         Some(indexer),
     ) = (
@@ -137,6 +169,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         redis,
         seed,
         access,
+        api,
         relay,
         indexer,
     )
@@ -152,7 +185,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
     );
     let callers = &access.files[..];
     let generation = resource.metadata.generation.unwrap_or_default();
-    Ok(Pipeline {
+    let pipeline = Pipeline {
         name: resource.name_any(),
         namespace,
         owner: resource.controller_owner_ref(&()).unwrap_or_default(),
@@ -166,6 +199,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
                 .map(|secret| secret.name.clone())
                 .collect(),
         },
+        priority_class: spec.priority_class_name.clone(),
         drift_policy: spec.drift_policy,
         seed,
         fingerprints: Fingerprints {
@@ -179,16 +213,33 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
         kafka,
         elasticsearch,
         redis,
-        api: api(&spec.api),
+        api,
         access,
         ingress: spec.api.ingress.clone(),
+        gateway: spec.api.gateway.clone(),
         relay,
         indexer,
         tracing: spec
             .monitoring
             .as_ref()
             .and_then(|monitoring| monitoring.tracing.clone()),
-    })
+        monitoring: spec.monitoring.clone().unwrap_or_default(),
+        objective: objective(spec),
+        network: Some(&spec.network_policy)
+            .filter(|network| network.enabled)
+            .cloned(),
+    };
+    whole(pipeline)
+}
+
+/// Refuses what the spec adds to the pods where that would break them.
+fn whole(pipeline: Pipeline) -> Result<Pipeline, Invalid> {
+    let problems = build::conflicts(&pipeline);
+    if problems.is_empty() {
+        Ok(pipeline)
+    } else {
+        Err(Invalid { problems })
+    }
 }
 
 impl Invalid {

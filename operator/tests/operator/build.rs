@@ -44,6 +44,24 @@ fn built(pipeline: &Value, changes: &[(&str, Value)]) -> Vec<Value> {
             .iter()
             .map(|ingress| serde_json::to_value(ingress).unwrap()),
     );
+    all.extend(
+        objects
+            .autoscaler
+            .iter()
+            .map(|autoscaler| serde_json::to_value(autoscaler).unwrap()),
+    );
+    all.extend(
+        objects
+            .policies
+            .iter()
+            .map(|policy| serde_json::to_value(policy).unwrap()),
+    );
+    all.extend(
+        objects
+            .optional
+            .iter()
+            .map(|(_, object)| serde_json::to_value(object).unwrap()),
+    );
     all
 }
 
@@ -126,6 +144,112 @@ fn the_api_gets_its_keys_as_files() {
         );
         assert!(!objects.iter().any(|object| object.to_string().contains("hunter")));
     }
+}
+
+/// Of each policy, in its order: its name, the ports that others may call, and those that its pods may call besides DNS.
+#[test]
+fn network_policies_allow_what_a_component_does_and_nothing_else() {
+    let objects = built(
+        &full(),
+        &[
+            ("networkPolicy", json!({ "enabled": true })),
+            ("kafka/bootstrapServers", json!("a:9093,b:9094")),
+        ],
+    );
+    let ports = |rule: &Value| -> Vec<i64> {
+        let ports = rule["ports"].as_array().into_iter().flatten();
+        ports.map(|port| port["port"].as_i64().unwrap()).collect()
+    };
+    let policies = objects.iter().filter(|object| object["kind"] == "NetworkPolicy");
+    let found: Vec<_> = policies
+        .map(|policy| {
+            let spec = &policy["spec"];
+            let labels = &spec["podSelector"]["matchLabels"];
+            let called = spec["ingress"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(ports)
+                .collect::<Vec<_>>();
+            assert_eq!(ports(&spec["egress"][0]), [53, 53, 5353, 5353]);
+            assert_eq!(labels["app.kubernetes.io/instance"], "shop");
+            (
+                labels["app.kubernetes.io/component"].as_str().unwrap(),
+                called,
+                ports(&spec["egress"][1]),
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("indexer", vec![9090], vec![4318, 5432, 6379, 9093, 9094, 9200]),
+            ("relay", vec![9090], vec![4318, 5432, 9093, 9094]),
+            ("api", vec![8080, 9090], vec![443, 4318, 5432, 6379, 9200]),
+            ("migrate", vec![], vec![5432]),
+        ]
+    );
+}
+
+#[test]
+fn replicas_that_an_autoscaler_chooses_are_not_applied() {
+    let objects = built(
+        &full(),
+        &[(
+            "api/autoscaling",
+            json!({ "minReplicas": 3, "maxReplicas": 9, "targetCPUUtilization": 60 }),
+        )],
+    );
+    let find = |kind: &str| {
+        let found = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == "shop-api";
+        objects.iter().find(found).unwrap()
+    };
+    assert!(find("Deployment")["spec"].get("replicas").is_none());
+    let spec = &find("HorizontalPodAutoscaler")["spec"];
+    assert_eq!(
+        spec["scaleTargetRef"],
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop-api" })
+    );
+    assert_eq!(
+        (&spec["minReplicas"], &spec["maxReplicas"]),
+        (&json!(3), &json!(9))
+    );
+    assert_eq!(spec["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
+}
+
+#[test]
+fn what_a_spec_adds_to_pods_is_merged_by_name() {
+    let objects = built(&full(), &[]);
+    let deployment = objects
+        .iter()
+        .find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == "shop-relay");
+    let template = &deployment.unwrap()["spec"]["template"];
+    let (labels, spec) = (&template["metadata"]["labels"], &template["spec"]);
+    assert_eq!(
+        (&labels["team"], &labels["app.kubernetes.io/component"]),
+        (&json!("shop"), &json!("relay"))
+    );
+    let names: Vec<_> = spec["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|container| &container["name"])
+        .collect();
+    assert_eq!(names, ["relay", "log-agent"]);
+    let own = &spec["containers"][0];
+    let variables = own["env"].as_array().unwrap();
+    assert_eq!(
+        (&variables[0]["name"], &variables.last().unwrap()["name"]),
+        (&json!("DATABASE_URL_FILE"), &json!("TZ"))
+    );
+    assert_eq!(
+        own["readinessProbe"],
+        json!({ "httpGet": { "path": "/readyz", "port": "admin" }, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 2 })
+    );
+    assert_eq!(
+        (&spec["terminationGracePeriodSeconds"], &spec["priorityClassName"]),
+        (&json!(60), &json!("shops"))
+    );
 }
 
 #[test]

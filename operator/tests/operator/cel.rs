@@ -298,6 +298,54 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
             )],
             "resources.requests can't be above",
         ),
+        Refused(
+            &[("api/autoscaling", r#"{"maxReplicas":5}"#)],
+            "set api.resources.requests.cpu",
+        ),
+        Refused(
+            &[
+                ("api/autoscaling", r#"{"minReplicas":6,"maxReplicas":5}"#),
+                ("api/resources", r#"{"requests":{"cpu":1}}"#),
+            ],
+            "api.autoscaling.minReplicas is above",
+        ),
+        Refused(
+            &[("indexer/autoscaling", r#"{"minReplicas":6,"maxReplicas":5}"#)],
+            "indexer.autoscaling.minReplicas is above",
+        ),
+        Refused(
+            &[("indexer/autoscaling", r#"{"maxReplicas":7}"#)],
+            "lower indexer.autoscaling.maxReplicas",
+        ),
+        Refused(
+            &[("monitoring", r#"{"podMonitor":{"interval":"often"}}"#)],
+            "monitoring.podMonitor.interval is a number",
+        ),
+        Refused(
+            &[(
+                "relay/podTemplate",
+                r#"{"metadata":{"labels":{"app.kubernetes.io/name":"x"}}}"#,
+            )],
+            "are how the pods are found: choose other names",
+        ),
+        Refused(
+            &[(
+                "indexer/podTemplate",
+                r#"{"metadata":{"annotations":{"commerce.lab/secrets":"x"}}}"#,
+            )],
+            "are the operator's own: choose other names",
+        ),
+        Refused(
+            &[(
+                "api/gateway",
+                r#"{"parentRefs":[{"name":"public"}],"hostnames":["https://orders.example.com"]}"#,
+            )],
+            "api.gateway.hostnames are host names",
+        ),
+        Refused(
+            &[("networkPolicy", r#"{"metricsFrom":[{}]}"#)],
+            "set podLabels, namespaceLabels or both",
+        ),
     ];
     let mut wrong = Vec::new();
     let mut check = |made: &[(&'static str, Value)], expected: &str| {
@@ -388,6 +436,18 @@ fn what_can_be_changed_later_is_accepted() {
         ]),
     );
     assert_eq!(messages(&new, Some(&old)), Vec::<String>::new());
+}
+
+#[test]
+fn replicas_that_are_not_looked_at_do_not_matter() {
+    let changes = changes(&[
+        ("indexer/replicas", "50"),
+        ("indexer/autoscaling", r#"{"maxReplicas":6}"#),
+    ]);
+    assert_eq!(
+        messages(&stored(&minimal(), &changes), None),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

@@ -32,8 +32,8 @@ pub struct Cluster {
 #[derive(Clone, Default)]
 struct Kept {
     objects: BTreeMap<String, Value>,
-    /// What was applied last, by path: a field that is not applied any more goes.
-    applied: BTreeMap<String, Value>,
+    /// What each field manager applied last, by path: a field that it does not apply any more goes.
+    applied: BTreeMap<(String, String), Value>,
     version: u64,
     /// What watches tell: the version, and the event.
     log: Vec<(u64, String, Value)>,
@@ -337,8 +337,9 @@ impl Cluster {
                 let apply = parts.headers.get(CONTENT_TYPE);
                 let apply = apply.is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
                 let before = kept.objects.get(path).cloned();
+                let manager = manager(parts);
                 let patched = if apply {
-                    Ok(kept.apply(path, before.as_ref(), body))
+                    Ok(kept.apply(path, manager, before.as_ref(), body))
                 } else {
                     changed(before.as_ref(), body)
                 };
@@ -346,7 +347,8 @@ impl Cluster {
                     Ok(object) if dry_run => (StatusCode::OK, object),
                     Ok(object) => {
                         if apply {
-                            kept.applied.insert(path.to_owned(), body.clone());
+                            kept.applied
+                                .insert((path.to_owned(), manager.to_owned()), body.clone());
                         }
                         kept.put(path, object.clone());
                         let answer = kept.answer(path);
@@ -381,7 +383,7 @@ impl Kept {
     }
 
     fn remove(&mut self, path: &str) -> Option<Value> {
-        self.applied.remove(path);
+        self.applied.retain(|(at, _), _| at != path);
         let mut object = self.objects.remove(path)?;
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -396,13 +398,21 @@ impl Kept {
     }
 
     /// The object as server-side apply makes it.
-    fn apply(&self, path: &str, before: Option<&Value>, body: &Value) -> Value {
+    fn apply(&self, path: &str, manager: &str, before: Option<&Value>, body: &Value) -> Value {
         let fresh = || json!({ "metadata": { "generation": 0, "uid": path, "creationTimestamp": "2026-06-01T00:00:00Z" } });
         let mut object = before.cloned().unwrap_or_else(fresh);
-        if let Some(applied) = self.applied.get(path) {
-            withdraw(&mut object, applied, body);
+        if let Some(applied) = self.applied.get(&(path.to_owned(), manager.to_owned())) {
+            let all = self.applied.iter();
+            let others: Vec<_> = all
+                .filter(|((at, by), _)| at == path && by != manager)
+                .map(|(_, body)| body)
+                .collect();
+            withdraw(&mut object, applied, body, &others);
         }
         merge(&mut object, body);
+        if path.contains("/deployments/") && object["spec"]["replicas"].is_null() {
+            object["spec"]["replicas"] = json!(1);
+        }
         if before.is_none_or(|before| before["spec"] != object["spec"]) {
             let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
             object["metadata"]["generation"] = json!(generation + 1);
@@ -454,15 +464,26 @@ fn merge(object: &mut Value, patch: &Value) {
     }
 }
 
-/// Removes what was applied and is not any more.
-fn withdraw(object: &mut Value, applied: &Value, body: &Value) {
-    if let (Value::Object(object), Value::Object(applied)) = (object, applied) {
-        for (key, applied) in applied {
-            match (object.get_mut(key), body.get(key)) {
-                (Some(value), Some(body)) => withdraw(value, applied, body),
-                (Some(_), None) => drop(object.shift_remove(key)),
-                (None, _) => {}
-            }
+/// Who applies.
+fn manager(parts: &Parts) -> &str {
+    let query = parts.uri.query().unwrap_or_default();
+    let manager = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("fieldManager="));
+    manager.unwrap_or_default()
+}
+
+/// Removes what was applied and is not any more, unless others apply it.
+fn withdraw(object: &mut Value, applied: &Value, body: &Value, others: &[&Value]) {
+    let (Value::Object(object), Value::Object(applied)) = (object, applied) else {
+        return;
+    };
+    for (key, applied) in applied {
+        let others: Vec<_> = others.iter().filter_map(|other| other.get(key)).collect();
+        match (object.get_mut(key), body.get(key)) {
+            (Some(value), Some(body)) => withdraw(value, applied, body, &others),
+            (Some(_), None) if others.is_empty() => drop(object.remove(key)),
+            _ => {}
         }
     }
 }

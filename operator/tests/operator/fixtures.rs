@@ -33,6 +33,7 @@ pub fn full() -> Value {
         "image": { "registry": "registry.example.com:5000/team", "tag": "v2" },
         "imagePullPolicy": "Always",
         "imagePullSecrets": [{ "name": "pull" }],
+        "priorityClassName": "shops",
         "deletionPolicy": "Delete",
         "driftPolicy": "Observe",
         "catalogue": { "seed": { "skus": 1000, "stock": 500 } },
@@ -81,10 +82,15 @@ pub fn full() -> Value {
         },
         "api": {
             "replicas": 3,
+            "autoscaling": { "minReplicas": 3, "maxReplicas": 12, "targetCPUUtilization": 60 },
             "resources": { "requests": { "cpu": 1 }, "limits": { "memory": "1Gi" } },
             "ingress": {
                 "className": "traefik", "host": "orders.example.com", "tlsSecretName": "orders-tls",
                 "annotations": { "cert-manager.io/cluster-issuer": "letsencrypt" },
+            },
+            "gateway": {
+                "parentRefs": [{ "name": "public", "namespace": "gateways", "sectionName": "https" }],
+                "hostnames": ["orders.example.com"],
             },
             "auth": {
                 "mode": "JWT",
@@ -100,9 +106,34 @@ pub fn full() -> Value {
             "cors": { "allowedOrigins": ["https://shop.example.com", "http://localhost:3000"] },
             "trustedProxies": ["10.0.0.0/8", "fd00::/8"],
         },
-        "relay": { "replicas": 1, "batchSize": 1000, "pollInterval": "200ms" },
-        "indexer": { "replicas": 4, "bulk": { "maxDocuments": 500, "maxBytes": 1_048_576, "maxDelay": "20ms" } },
-        "monitoring": { "tracing": { "otlpEndpoint": "http://collector.observability:4318", "samplingRatio": 0.25 }, "freshnessObjective": "500ms" },
+        "relay": {
+            "replicas": 1,
+            "podTemplate": {
+                "metadata": { "labels": { "team": "shop" }, "annotations": { "example.com/log": "json" } },
+                "spec": {
+                    "tolerations": [{ "key": "shops", "operator": "Exists" }],
+                    "terminationGracePeriodSeconds": 60,
+                    "containers": [
+                        { "name": "relay", "env": [{ "name": "TZ", "value": "UTC" }], "readinessProbe": { "periodSeconds": 5 } },
+                        { "name": "log-agent", "image": "example.com/agent:1" },
+                    ],
+                },
+            },
+             "batchSize": 1000, "pollInterval": "200ms",
+        },
+        "indexer": { "replicas": 4, "autoscaling": { "minReplicas": 4, "maxReplicas": 6 }, "bulk": { "maxDocuments": 500, "maxBytes": 1_048_576, "maxDelay": "20ms" } },
+        "monitoring": {
+            "tracing": { "otlpEndpoint": "http://collector.observability:4318", "samplingRatio": 0.25 },
+            "freshnessObjective": "500ms",
+            "podMonitor": { "labels": { "release": "prometheus" }, "interval": "10s" },
+            "alerts": { "labels": { "release": "prometheus" } },
+            "dashboards": { "labels": { "grafana_folder": "shops" } },
+        },
+        "networkPolicy": {
+            "enabled": true,
+            "metricsFrom": [{ "namespaceLabels": { "kubernetes.io/metadata.name": "monitoring" }, "podLabels": { "app": "agent" } }],
+            "egressPorts": [9443],
+        },
     });
     pipeline
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod around;
 mod build;
 mod cel;
 mod cluster;
@@ -12,9 +13,11 @@ mod drift;
 mod faults;
 mod fixtures;
 mod flow;
+mod lag;
 mod leader;
-mod plan;
+mod monitoring;
 mod operators;
+mod plan;
 mod reconcile;
 mod remote;
 mod rollout;

@@ -154,6 +154,14 @@ fn an_object_stored_before_the_rules_is_still_refused() {
         ("api/trustedProxies", json!(["10.0.0.0/33"])),
         ("api/rateLimit", json!({ "requests": 0, "window": "1s" })),
         ("api/auth", json!({ "mode": "JWT" })),
+        (
+            "api/autoscaling",
+            json!({ "minReplicas": 3, "maxReplicas": 2, "targetCPUUtilization": 50 }),
+        ),
+        (
+            "indexer/autoscaling",
+            json!({ "minReplicas": 0, "maxReplicas": 2 }),
+        ),
     ] {
         let invalid = refused(&[(field, value)], &secrets());
         assert_eq!(invalid.reason(), "SpecInvalid", "{field}");
@@ -190,4 +198,105 @@ fn resources_take_defaults_only_where_they_do_not_contradict() {
         json!({ "limits": { "memory": "32Mi", "cpu": "1" } }),
         "a default request could be above the limit"
     );
+}
+
+#[test]
+fn additions_to_pods_that_would_break_them_are_refused_with_their_path() {
+    let container = |fields: Value| {
+        let mut container = json!({ "name": "api" });
+        for (key, value) in fields.as_object().unwrap() {
+            container[key] = value.clone();
+        }
+        json!({ "spec": { "containers": [container] } })
+    };
+    for (template, problem) in [
+        (
+            json!({ "spec": { "tolerationz": [] , "nodeSelectorz": { "a": "b" } } }),
+            "does not know spec.nodeSelectorz",
+        ),
+        (
+            container(json!({ "imgae": "x" })),
+            "does not know spec.containers[0].imgae",
+        ),
+        (
+            json!({ "spec": { "containers": "api" } }),
+            "it is no pod template",
+        ),
+        (
+            json!({ "spec": { "serviceAccountName": "admin" } }),
+            "spec.serviceAccountName",
+        ),
+        (
+            json!({ "spec": { "automountServiceAccountToken": true } }),
+            "spec.automountServiceAccountToken",
+        ),
+        (
+            json!({ "spec": { "restartPolicy": "Never" } }),
+            "spec.restartPolicy",
+        ),
+        (
+            json!({ "spec": { "terminationGracePeriodSeconds": 1 } }),
+            "spec.terminationGracePeriodSeconds",
+        ),
+        (
+            json!({ "spec": { "volumes": [{ "name": "postgres", "emptyDir": {} }] } }),
+            "spec.volumes",
+        ),
+        (
+            json!({ "metadata": { "labels": { "app.kubernetes.io/component": "x" } } }),
+            "metadata.labels",
+        ),
+        (
+            json!({ "metadata": { "annotations": { "commerce.lab/secrets": "x" } } }),
+            "metadata.annotations",
+        ),
+        (
+            container(json!({ "image": "other" })),
+            "spec.containers[api].image",
+        ),
+        (
+            container(json!({ "args": ["migrate"] })),
+            "spec.containers[api].args",
+        ),
+        (
+            container(json!({ "command": ["sh"] })),
+            "spec.containers[api].command",
+        ),
+        (
+            container(json!({ "env": [{ "name": "HTTP_ADDR", "value": "x" }] })),
+            "spec.containers[api].env",
+        ),
+        (
+            container(json!({ "ports": [{ "containerPort": 8080, "name": "web" }] })),
+            "spec.containers[api].ports",
+        ),
+        (
+            container(json!({ "volumeMounts": [{ "mountPath": "/etc/commerce/postgres", "name": "x" }] })),
+            "spec.containers[api].volumeMounts",
+        ),
+        (
+            container(json!({ "livenessProbe": { "httpGet": { "path": "/", "port": 1 } } })),
+            "spec.containers[api].livenessProbe",
+        ),
+        (
+            container(json!({ "readinessProbe": { "exec": { "command": ["true"] } } })),
+            "spec.containers[api].readinessProbe",
+        ),
+        (
+            container(json!({ "lifecycle": { "preStop": { "exec": { "command": ["true"] } } } })),
+            "spec.containers[api].lifecycle.preStop",
+        ),
+    ] {
+        let invalid = refused(&[("api/podTemplate", template)], &secrets());
+        assert_eq!(
+            (invalid.reason(), invalid.problems.len()),
+            ("SpecInvalid", 1),
+            "{invalid}"
+        );
+        let message = invalid.to_string();
+        assert!(
+            message.starts_with("api.podTemplate: ") && message.contains(problem),
+            "{message}"
+        );
+    }
 }

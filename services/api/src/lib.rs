@@ -26,3 +26,7 @@ mod version;
 mod wake;
 
 pub use self::{config::Config, server::Server};
+
+/// Registers every metric of the API, each with a value, for tests of those who ask for metrics by their names.
+#[doc(hidden)]
+pub use self::metrics::examples as example_metrics;

@@ -157,6 +157,13 @@ impl Metrics {
     }
 }
 
+/// Registers every metric of the API, each with a value.
+pub fn examples(registry: &mut Registry) {
+    Metrics::new(registry).answered("GET", Route::new(None), 200, Duration::ZERO);
+    IntakeMetrics::new(registry);
+    SearchMetrics::new(registry).answered(Level::Memory, Outcome::Hit);
+}
+
 /// What group commit does. Handles; clones share them.
 #[derive(Debug, Clone)]
 pub struct IntakeMetrics {

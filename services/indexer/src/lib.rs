@@ -47,3 +47,7 @@ pub use self::{
     config::{BulkLimits, Config},
     server::{Error, Indexer},
 };
+
+/// Registers every metric of the indexer, each with a value, for tests of those who ask for metrics by their names.
+#[doc(hidden)]
+pub use self::metrics::examples as example_metrics;

@@ -162,6 +162,11 @@ impl Metrics {
     }
 }
 
+/// Registers every metric of the indexer, each with a value.
+pub fn examples(registry: &mut Registry) {
+    Metrics::register(registry).set_lag(&Partition::new("order.created", 0), 0);
+}
+
 fn labels(partition: &Partition) -> PartitionLabels {
     PartitionLabels {
         topic: partition.topic.clone(),

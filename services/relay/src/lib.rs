@@ -35,3 +35,9 @@ pub use crate::{
     report::{Backlog, State, Status},
     tracker::{Checkpoint, Snapshot},
 };
+
+/// Registers every metric of the relay, each with a value, for tests of those who ask for metrics by their names.
+#[doc(hidden)]
+pub fn example_metrics(registry: &mut prometheus_client::registry::Registry) {
+    report::Report::new(registry);
+}

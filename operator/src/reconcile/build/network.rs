@@ -1,4 +1,4 @@
-//! Services and the Ingress.
+//! Services, and the ways in: Ingress and HTTPRoute.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,16 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
+use kube::api::DynamicObject;
+use serde_json::json;
+
 use super::{
     super::{
+        kinds::Kind,
         names::{self, Component},
         validate::Pipeline,
     },
-    child_name, metadata,
+    child_name, metadata, object,
 };
 
 /// The Service of a component: the API's has a cluster address and port 80, the others exist so that their admin port can be
@@ -87,4 +91,16 @@ pub fn ingress(pipeline: &Pipeline) -> Option<Ingress> {
         }),
         status: None,
     })
+}
+
+/// The HTTPRoute, where the spec asks for one. It leads to the public port only.
+pub fn route(pipeline: &Pipeline) -> Option<(Kind, DynamicObject)> {
+    let asked = pipeline.gateway.as_ref()?;
+    let backend = json!({ "name": child_name(&pipeline.name, Component::Api), "port": 80 });
+    let mut spec = json!({ "parentRefs": asked.parent_refs, "rules": [{ "backendRefs": [backend] }] });
+    if !asked.hostnames.is_empty() {
+        spec["hostnames"] = json!(asked.hostnames);
+    }
+    let route = object(pipeline, Kind::HttpRoute, "api", &BTreeMap::new(), spec);
+    Some((Kind::HttpRoute, route))
 }

@@ -127,6 +127,7 @@ pub fn template(
             automount_service_account_token: Some(false),
             // Variables for each Service of the namespace would only be in the way.
             enable_service_links: Some(false),
+            priority_class_name: pipeline.priority_class.clone(),
             image_pull_secrets: (!pull_secrets.is_empty()).then_some(pull_secrets),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),

@@ -1,9 +1,15 @@
-//! Deployments and their disruption budgets.
+//! Deployments, their autoscalers and their disruption budgets.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
-        core::v1::{Lifecycle, LifecycleHandler, SleepAction, TopologySpreadConstraint},
+        autoscaling::v2::{
+            CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec,
+            MetricTarget, ResourceMetricSource,
+        },
+        core::v1::{Lifecycle, LifecycleHandler, PodTemplateSpec, SleepAction, TopologySpreadConstraint},
         policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -15,7 +21,7 @@ use super::{
         rollout,
         validate::Pipeline,
     },
-    child_name, environment, metadata, pod,
+    child_name, environment, metadata, overrides, pod,
 };
 
 /// Seconds between the removal of a pod from its Service and the signal to stop, so that no proxy sends it a new request.
@@ -25,27 +31,13 @@ const DRAIN_SECONDS: i64 = 30;
 /// Seconds until a rollout that makes no progress is called stuck.
 const PROGRESS_SECONDS: i32 = 300;
 
-/// The Deployment of a component.
-///
-/// No replica leaves before its successor is ready, so a version that does not become ready leaves the old one serving.
-pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
+/// The pods of a component, without what the spec adds to them.
+pub fn template(pipeline: &Pipeline, component: Component) -> PodTemplateSpec {
     let name = component.as_str();
-    let (environment, workload, fingerprint) = match component {
-        Component::Api => (
-            environment::api(pipeline),
-            &pipeline.api,
-            &pipeline.fingerprints.api,
-        ),
-        Component::Relay => (
-            environment::relay(pipeline),
-            &pipeline.relay.workload,
-            &pipeline.fingerprints.relay,
-        ),
-        Component::Indexer => (
-            environment::indexer(pipeline),
-            &pipeline.indexer.workload,
-            &pipeline.fingerprints.indexer,
-        ),
+    let (environment, fingerprint) = match component {
+        Component::Api => (environment::api(pipeline), &pipeline.fingerprints.api),
+        Component::Relay => (environment::relay(pipeline), &pipeline.fingerprints.relay),
+        Component::Indexer => (environment::indexer(pipeline), &pipeline.fingerprints.indexer),
     };
     let args = vec!["serve".to_owned()];
     let mut container = pod::container(
@@ -55,7 +47,7 @@ pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
         args,
         environment.variables,
         &environment.mounts,
-        workload.resources.clone(),
+        pipeline.workload(component).resources.clone(),
     );
     let mut ports = vec![pod::port("admin", 9090)];
     let mut grace = DRAIN_SECONDS;
@@ -79,10 +71,6 @@ pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
     container.liveness_probe = Some(pod::probe("/livez", 10, 3));
     container.readiness_probe = Some(pod::probe("/readyz", 3, 2));
 
-    let selector = LabelSelector {
-        match_labels: Some(names::pod_labels(&pipeline.name, name)),
-        match_expressions: None,
-    };
     let mut template = pod::template(pipeline, name, fingerprint, container, &environment.mounts);
     if let Some(spec) = &mut template.spec {
         spec.termination_grace_period_seconds = Some(grace);
@@ -90,18 +78,39 @@ pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
             max_skew: 1,
             topology_key: "kubernetes.io/hostname".to_owned(),
             when_unsatisfiable: "ScheduleAnyway".to_owned(),
-            label_selector: Some(selector.clone()),
+            label_selector: Some(selector(pipeline, component)),
             match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
             ..TopologySpreadConstraint::default()
         }]);
     }
+    template
+}
+
+fn selector(pipeline: &Pipeline, component: Component) -> LabelSelector {
+    LabelSelector {
+        match_labels: Some(names::pod_labels(&pipeline.name, component.as_str())),
+        match_expressions: None,
+    }
+}
+
+/// The Deployment of a component.
+///
+/// No replica leaves before its successor is ready, so a version that does not become ready leaves the old one serving.
+pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
+    let name = component.as_str();
+    let workload = pipeline.workload(component);
+    let template = overrides::merge(template(pipeline, component), workload.template.as_ref());
     let mut metadata = metadata(pipeline, &child_name(&pipeline.name, component), name);
-    metadata.annotations = Some([(names::REVISION.to_owned(), rollout::fingerprint(&template))].into());
+    let mut annotations = BTreeMap::from([(names::REVISION.to_owned(), rollout::fingerprint(&template))]);
+    if let Some(scaling) = &workload.scaling {
+        annotations.insert(names::ENOUGH.to_owned(), scaling.min.to_string());
+    }
+    metadata.annotations = Some(annotations);
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {
-            replicas: Some(workload.replicas),
-            selector,
+            replicas: workload.replicas,
+            selector: selector(pipeline, component),
             template,
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -116,6 +125,40 @@ pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
         }),
         status: None,
     }
+}
+
+/// What scales the API by the CPU that it uses, where the spec asks for it.
+pub fn autoscaler(pipeline: &Pipeline) -> Option<HorizontalPodAutoscaler> {
+    let scaling = pipeline.api.scaling?;
+    let name = child_name(&pipeline.name, Component::Api);
+    let target = MetricTarget {
+        type_: "Utilization".to_owned(),
+        average_utilization: scaling.cpu,
+        ..MetricTarget::default()
+    };
+    let cpu = ResourceMetricSource {
+        name: "cpu".to_owned(),
+        target,
+    };
+    Some(HorizontalPodAutoscaler {
+        metadata: metadata(pipeline, &name, Component::Api.as_str()),
+        spec: Some(HorizontalPodAutoscalerSpec {
+            scale_target_ref: CrossVersionObjectReference {
+                api_version: Some("apps/v1".to_owned()),
+                kind: "Deployment".to_owned(),
+                name,
+            },
+            min_replicas: Some(scaling.min),
+            max_replicas: scaling.max,
+            metrics: Some(vec![MetricSpec {
+                type_: "Resource".to_owned(),
+                resource: Some(cpu),
+                ..MetricSpec::default()
+            }]),
+            behavior: None,
+        }),
+        status: None,
+    })
 }
 
 /// Lets a node drain take one replica at a time; a single replica never blocks a drain.

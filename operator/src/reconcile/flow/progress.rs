@@ -118,4 +118,11 @@ impl Progress {
             .map(|mark| mark.lag)
             .sum()
     }
+
+    /// Partitions that move and have events left.
+    #[must_use]
+    pub fn moving_partitions(&self) -> usize {
+        let busy = |mark: &&Mark| mark.moves && mark.lag > 0;
+        self.partitions.values().filter(busy).count()
+    }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::ResourceRequirements,
+    api::core::v1::{PodTemplateSpec, ResourceRequirements},
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-use super::{Problem, duration, positive};
+use super::{Problem, duration, positive, template::template};
 use crate::crd::{ApiSpec, CatalogueSpec, IndexerSpec, RelaySpec, Resources};
 
 /// A generated catalogue.
@@ -20,8 +20,35 @@ pub struct Seed {
 /// What the workloads have in common.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    pub replicas: i32,
+    /// Absent where an autoscaler of the cluster decides.
+    pub replicas: Option<i32>,
+    /// Where the number of replicas changes by itself.
+    pub scaling: Option<Scaling>,
     pub resources: ResourceRequirements,
+    /// What is merged into the pods.
+    pub template: Option<PodTemplateSpec>,
+}
+
+/// Between how many replicas a workload is scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scaling {
+    pub min: i32,
+    pub max: i32,
+    /// Percent of the requested CPU, for the autoscaler of the cluster.
+    pub cpu: Option<i32>,
+}
+
+impl Scaling {
+    fn new(field: &'static str, min: i32, max: i32) -> Result<Self, Problem> {
+        if min < 1 || max < min {
+            return Err(Problem::Field {
+                field,
+                value: format!("{min} to {max}"),
+                accepted: "minReplicas from 1 and maxReplicas not below it",
+            });
+        }
+        Ok(Self { min, max, cpu: None })
+    }
 }
 
 /// The relay.
@@ -54,16 +81,27 @@ pub fn seed(spec: Option<&CatalogueSpec>) -> Result<Option<Seed>, Problem> {
     }))
 }
 
-/// `replicas` and `resources` of `spec.api`; nothing in them can be wrong.
-#[must_use]
-pub fn api(spec: &ApiSpec) -> Workload {
-    workload(spec.replicas, spec.resources.as_ref(), ["50m", "64Mi", "256Mi"])
+/// Checks `replicas`, `autoscaling` and `resources` of `spec.api`.
+pub fn api(spec: &ApiSpec) -> Result<Workload, Problem> {
+    let mut workload = workload(spec.replicas, spec.resources.as_ref(), ["50m", "64Mi", "256Mi"]);
+    workload.template = template("api.podTemplate", spec.pod_template.as_ref())?;
+    if let Some(asked) = &spec.autoscaling {
+        let scaling = Scaling::new("api.autoscaling", asked.min_replicas, asked.max_replicas)?;
+        workload.replicas = None;
+        workload.scaling = Some(Scaling {
+            cpu: Some(asked.target_cpu_utilization),
+            ..scaling
+        });
+    }
+    Ok(workload)
 }
 
 /// Checks `spec.relay`.
 pub fn relay(spec: &RelaySpec) -> Result<Relay, Problem> {
+    let mut workload = workload(spec.replicas, spec.resources.as_ref(), ["25m", "32Mi", "256Mi"]);
+    workload.template = template("relay.podTemplate", spec.pod_template.as_ref())?;
     Ok(Relay {
-        workload: workload(spec.replicas, spec.resources.as_ref(), ["25m", "32Mi", "256Mi"]),
+        workload,
         batch_size: positive("relay.batchSize", spec.batch_size)?,
         poll_interval: duration("relay.pollInterval", &spec.poll_interval)?,
     })
@@ -71,8 +109,15 @@ pub fn relay(spec: &RelaySpec) -> Result<Relay, Problem> {
 
 /// Checks `spec.indexer`.
 pub fn indexer(spec: &IndexerSpec) -> Result<Indexer, Problem> {
+    let mut workload = workload(spec.replicas, spec.resources.as_ref(), ["25m", "48Mi", "256Mi"]);
+    workload.template = template("indexer.podTemplate", spec.pod_template.as_ref())?;
+    if let Some(asked) = &spec.autoscaling {
+        let scaling = Scaling::new("indexer.autoscaling", asked.min_replicas, asked.max_replicas)?;
+        workload.replicas = Some(scaling.min);
+        workload.scaling = Some(scaling);
+    }
     Ok(Indexer {
-        workload: workload(spec.replicas, spec.resources.as_ref(), ["25m", "48Mi", "256Mi"]),
+        workload,
         max_documents: positive("indexer.bulk.maxDocuments", spec.bulk.max_documents)?,
         max_bytes: positive("indexer.bulk.maxBytes", spec.bulk.max_bytes)?,
         max_delay: duration("indexer.bulk.maxDelay", &spec.bulk.max_delay)?,
@@ -109,7 +154,9 @@ fn workload(
     }
     let some = |map: BTreeMap<_, _>| (!map.is_empty()).then_some(map);
     Workload {
-        replicas,
+        replicas: Some(replicas),
+        scaling: None,
+        template: None,
         resources: ResourceRequirements {
             requests: some(requests),
             limits: some(limits),
