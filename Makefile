@@ -57,9 +57,9 @@ bench-relay: ## the relay against Debezium and a bare producer; into docs/benchm
 	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench relay
 
 .PHONY: bench-indexer
-bench-indexer: ## the indexer against a bare loader and Flink SQL; into docs/benchmarks.md
-	@$(cluster)/packages && $(cluster)/stores >/dev/null && $(cluster)/flink >/dev/null
-	cargo build --release --locked -p commerce-indexer -p commerce-bench
+bench-indexer: ## the indexer against a bare loader and Flink SQL, freshness of the whole; into docs/benchmarks.md
+	@$(cluster)/packages wrk && $(cluster)/stores >/dev/null && $(cluster)/flink >/dev/null
+	cargo build --release --locked -p commerce-api -p commerce-relay -p commerce-indexer -p commerce-bench
 	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench indexer
 
 .PHONY: generate

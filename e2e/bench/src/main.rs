@@ -45,7 +45,7 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
-    /// The indexer against a bare loader and Flink SQL.
+    /// The indexer against a bare loader and Flink SQL, and how fresh the whole pipeline's search is.
     Indexer {
         /// How many events wait.
         #[arg(long, default_value_t = 500_000)]

@@ -78,7 +78,8 @@ pub struct IndexSpec {
     #[schemars(range(min = 0, max = 10))]
     pub replicas: i32,
 
-    /// How often Elasticsearch makes writes searchable by itself; `-1` leaves it to the indexer alone.
+    /// How often Elasticsearch makes writes searchable by itself, a safety net: the indexer asks for it soon after each write.
+    /// `-1` leaves it to the indexer alone.
     #[serde(default = "refresh_interval")]
     #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^(-1|[1-9][0-9]{0,5}(ms|s|m))$')")
@@ -136,5 +137,5 @@ fn one() -> i32 {
 }
 
 fn refresh_interval() -> String {
-    "1s".into()
+    "30s".into()
 }

@@ -174,7 +174,8 @@ pub struct IndexerSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkSpec {
-    /// The most documents in one request. The indexer sends fewer while more would cost Elasticsearch more time for each.
+    /// The most documents in one request. The indexer begins with fewer, sends more while that costs Elasticsearch no more
+    /// time for each, and fewer when it refuses them or takes longer than a second.
     #[serde(default = "max_documents")]
     #[schemars(range(min = 1, max = 50_000))]
     pub max_documents: i32,
@@ -298,7 +299,7 @@ fn poll_interval() -> String {
 }
 
 fn max_documents() -> i32 {
-    2000
+    5000
 }
 
 fn max_bytes() -> i32 {

@@ -62,21 +62,21 @@ impl From<Status> for EventType {
     }
 }
 
-/// The value of an order event, on the wire and in the outbox.
+/// The value of an order event, on the wire and in the outbox. `Text` may be borrowed from what it is read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct OrderEvent {
+pub struct OrderEvent<Text = String> {
     /// A decimal number, as text: JSON numbers lose digits in some clients.
-    pub order_id: String,
+    pub order_id: Text,
     pub sku_id: i64,
     pub quantity: i32,
-    pub user_id: String,
+    pub user_id: Text,
     pub status: Status,
     /// The order's version: 1 when created, one more with each change.
     pub version: i64,
     /// Of the request that placed the order, in each of its events: the document is found by it. The header
     /// [`header::CORRELATION_ID`] is of the request that caused the event.
-    pub correlation_id: String,
+    pub correlation_id: Text,
     pub event_type: EventType,
     /// When the order was created.
     pub created_at: DateTime<Utc>,

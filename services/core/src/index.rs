@@ -58,14 +58,14 @@ impl IndexState {
 }
 
 impl IndexSpec {
-    /// One shard, no replicas, refreshed every second.
+    /// One shard, no replicas, refreshed every 30 seconds if nobody asks for it.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             shards: 1,
             replicas: 0,
-            refresh_interval: "1s".to_owned(),
+            refresh_interval: "30s".to_owned(),
             properties: serde_json::Map::new(),
             settings: serde_json::Map::new(),
         }

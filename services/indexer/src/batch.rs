@@ -1,10 +1,10 @@
 //! Records on their way into one bulk request.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use chrono::{DateTime, Utc};
 use commerce_core::trace::Span;
-use rdkafka::{Message as _, message::OwnedMessage};
+use rdkafka::{Message as _, message::BorrowedMessage};
 use tokio::time::Instant;
 
 use crate::{BulkLimits, delivery::Lines, document, offsets::Partition};
@@ -12,31 +12,35 @@ use crate::{BulkLimits, delivery::Lines, document, offsets::Partition};
 /// A number that no other batch of this process has.
 pub(crate) type BatchId = u64;
 
-/// The request's body, and of each record what is needed to retry it or to put it into the dead-letter topic.
+/// The request's body and, for the dead-letter topic, the records as librdkafka has them in memory: copying each would cost
+/// more than reading it.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct Batch<'c> {
     pub(crate) id: BatchId,
     pub(crate) body: Vec<u8>,
-    pub(crate) items: Vec<Item>,
-    pub(crate) malformed: Vec<Malformed>,
+    pub(crate) items: Vec<Item<'c>>,
+    pub(crate) malformed: Vec<Malformed<'c>>,
+    /// Whose orders the items are.
+    pub(crate) users: HashSet<Box<str>>,
     /// For each partition the offset after its last record in this batch.
     pub(crate) next_offsets: Vec<(Partition, i64)>,
+    /// When the newest of its events was published.
+    pub(crate) newest: Option<DateTime<Utc>>,
     /// When the first record came.
     since: Option<Instant>,
     malformed_bytes: usize,
 }
 
 #[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) record: OwnedMessage,
+pub(crate) struct Item<'c> {
+    pub(crate) record: BorrowedMessage<'c>,
     pub(crate) lines: Range<usize>,
-    pub(crate) user_id: String,
     pub(crate) created_at: Option<DateTime<Utc>>,
     /// Lasts until the document can be found.
     pub(crate) span: Span,
 }
 
-impl Lines for Item {
+impl Lines for Item<'_> {
     fn lines(&self) -> Range<usize> {
         self.lines.clone()
     }
@@ -44,28 +48,40 @@ impl Lines for Item {
 
 /// A record that is no order event.
 #[derive(Debug)]
-pub(crate) struct Malformed {
-    pub(crate) record: OwnedMessage,
+pub(crate) struct Malformed<'c> {
+    pub(crate) record: BorrowedMessage<'c>,
     pub(crate) error: String,
 }
 
-impl Batch {
+impl<'c> Batch<'c> {
     pub(crate) fn new(id: BatchId) -> Self {
         Self {
             id,
             body: Vec::new(),
             items: Vec::new(),
             malformed: Vec::new(),
+            users: HashSet::new(),
             next_offsets: Vec::new(),
+            newest: None,
             since: None,
             malformed_bytes: 0,
         }
     }
 
+    /// The one after this, with room for as much.
+    pub(crate) fn next(&self, id: BatchId) -> Self {
+        Self {
+            body: Vec::with_capacity(self.body.len()),
+            items: Vec::with_capacity(self.items.len()),
+            ..Self::new(id)
+        }
+    }
+
     /// `span` is what the record's way into the index is traced by.
-    pub(crate) fn add(&mut self, record: OwnedMessage, mut span: Span) {
+    pub(crate) fn add(&mut self, record: BorrowedMessage<'c>, mut span: Span) {
         self.since.get_or_insert_with(Instant::now);
         self.advance(&record);
+        self.newest = self.newest.max(document::published_at(&record));
         match document::encode(&record, &mut self.body) {
             Ok(encoded) => {
                 let document::Encoded {
@@ -73,10 +89,12 @@ impl Batch {
                     user_id,
                     created_at,
                 } = encoded;
+                if !self.users.contains(&*user_id) {
+                    self.users.insert(user_id.into());
+                }
                 self.items.push(Item {
                     record,
                     lines,
-                    user_id,
                     created_at,
                     span,
                 });
@@ -121,7 +139,7 @@ impl Batch {
             .retain(|(partition, _)| !partitions.contains(partition));
     }
 
-    fn advance(&mut self, record: &OwnedMessage) {
+    fn advance(&mut self, record: &BorrowedMessage<'_>) {
         let next = record.offset() + 1;
         let is_of = |partition: &Partition| partition.is(record.topic(), record.partition());
         match self

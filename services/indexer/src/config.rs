@@ -72,7 +72,7 @@ pub(crate) fn group_id(env: &mut Env) -> String {
 
 impl BulkLimits {
     fn from_env(env: &mut Env) -> Option<Self> {
-        let max_documents = env.number("INDEXER_BULK_MAX_DOCUMENTS", 2000, 1, 100_000);
+        let max_documents = env.number("INDEXER_BULK_MAX_DOCUMENTS", 5000, 1, 100_000);
         // Elasticsearch takes requests of 100 MiB at most.
         let max_bytes = env.number("INDEXER_BULK_MAX_BYTES", 5 * MIB, 1024, 90 * MIB);
         let max_delay = env.duration("INDEXER_BULK_MAX_DELAY", Duration::from_millis(50));

@@ -8,9 +8,9 @@ use commerce_core::{
     topics,
 };
 use rdkafka::{
-    ClientConfig, Message as _,
+    ClientConfig, Message,
     error::{KafkaError, RDKafkaErrorCode},
-    message::{Header, Headers as _, OwnedHeaders, OwnedMessage},
+    message::{Header, Headers as _, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer as _},
 };
 
@@ -88,7 +88,7 @@ impl DeadLetters {
     }
 
     /// Returns when all replicas have the letter, however long that takes.
-    pub(crate) async fn send(&self, record: &OwnedMessage, reason: Reason, error: &str) {
+    pub(crate) async fn send(&self, record: &impl Message, reason: Reason, error: &str) {
         let topic = topics::dead_letters(record.topic());
         let mut payload = record.payload();
         let mut backoff = Backoff::new();
@@ -130,7 +130,7 @@ fn is_too_large(error: &KafkaError) -> bool {
 }
 
 /// The record's own headers (but for those of an earlier death), the reason and the origin.
-fn headers(record: &OwnedMessage, reason: Reason, error: &str, without_payload: bool) -> OwnedHeaders {
+fn headers(record: &impl Message, reason: Reason, error: &str, without_payload: bool) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new();
     if let Some(original) = record.headers() {
         for header in original

@@ -1,24 +1,24 @@
 //! Documents, from a Kafka record or from PostgreSQL, and the lines of a bulk request that write them.
 
-use std::{io::Write as _, ops::Range};
+use std::{borrow::Cow, io::Write as _, ops::Range};
 
 use chrono::{DateTime, Utc};
 use commerce_core::{
     event::{EventType, OrderEvent},
     order::Status,
 };
-use rdkafka::{Message as _, message::OwnedMessage};
-use serde::Serialize;
+use rdkafka::Message;
+use serde::{Deserialize, Serialize};
 
 /// Elasticsearch's limit for an `_id`.
 const LONGEST_ID: usize = 512;
 
 /// What the indexer has to know about a document beside its lines.
 #[derive(Debug)]
-pub(crate) struct Encoded {
+pub(crate) struct Encoded<'a> {
     /// Where the two lines, action and source, are in the body.
     pub(crate) lines: Range<usize>,
-    pub(crate) user_id: String,
+    pub(crate) user_id: Cow<'a, str>,
     /// When the order was created, where the event is its creation.
     pub(crate) created_at: Option<DateTime<Utc>>,
 }
@@ -35,6 +35,11 @@ pub(crate) enum Malformed {
     #[error("version is {0}; it takes 1 or more")]
     Version(i64),
 }
+
+/// Text of a record, copied only where it has escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -141,27 +146,25 @@ fn append(
 }
 
 /// Appends the record's document to `body`, which is left as it was where the record is no order event.
-pub(crate) fn encode(record: &OwnedMessage, body: &mut Vec<u8>) -> Result<Encoded, Malformed> {
-    let event: OrderEvent = serde_json::from_slice(record.payload().ok_or(Malformed::NoValue)?)?;
-    if !(1..=LONGEST_ID).contains(&event.order_id.len()) {
-        return Err(Malformed::OrderId(event.order_id.len()));
+pub(crate) fn encode<'a>(record: &'a impl Message, body: &mut Vec<u8>) -> Result<Encoded<'a>, Malformed> {
+    let event: OrderEvent<Text<'a>> = serde_json::from_slice(record.payload().ok_or(Malformed::NoValue)?)?;
+    let id_length = event.order_id.0.len();
+    if !(1..=LONGEST_ID).contains(&id_length) {
+        return Err(Malformed::OrderId(id_length));
     }
     if event.version < 1 {
         return Err(Malformed::Version(event.version));
     }
     let document = Document {
-        order_id: &event.order_id,
+        order_id: &event.order_id.0,
         sku_id: event.sku_id,
         quantity: event.quantity,
-        user_id: &event.user_id,
+        user_id: &event.user_id.0,
         status: event.status,
         version: event.version,
-        correlation_id: &event.correlation_id,
+        correlation_id: &event.correlation_id.0,
         created_at: event.created_at,
-        published_at: record
-            .timestamp()
-            .to_millis()
-            .and_then(DateTime::from_timestamp_millis),
+        published_at: published_at(record),
         indexed_at: Utc::now(),
         topic: Some(record.topic()),
         partition: Some(record.partition()),
@@ -170,14 +173,22 @@ pub(crate) fn encode(record: &OwnedMessage, body: &mut Vec<u8>) -> Result<Encode
     let lines = document.write(VersionType::External, body)?;
     Ok(Encoded {
         lines,
-        user_id: event.user_id,
+        user_id: event.user_id.0,
         created_at: (event.event_type == EventType::OrderCreated).then_some(event.created_at),
     })
 }
 
+/// By the broker's or the relay's clock.
+pub(crate) fn published_at(record: &impl Message) -> Option<DateTime<Utc>> {
+    record
+        .timestamp()
+        .to_millis()
+        .and_then(DateTime::from_timestamp_millis)
+}
+
 #[cfg(test)]
 mod tests {
-    use rdkafka::Timestamp;
+    use rdkafka::{Timestamp, message::OwnedMessage};
     use serde_json::{Value, json};
 
     use super::*;
@@ -203,7 +214,8 @@ mod tests {
     #[test]
     fn an_event_becomes_an_action_with_the_orders_version_and_a_document() {
         let mut body = b"before\n".to_vec();
-        let encoded = encode(&record(Some(&event().to_string())), &mut body).unwrap();
+        let record = record(Some(&event().to_string()));
+        let encoded = encode(&record, &mut body).unwrap();
         assert_eq!(encoded.lines, 7..body.len());
         assert_eq!(encoded.user_id, "ann");
         assert!(encoded.created_at.is_some());

@@ -9,13 +9,15 @@ use tokio::time::Instant;
 use crate::{backoff::Backoff, metrics::Metrics};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
+/// Far from what Redis can do within the time-out.
+const USERS_AT_ONCE: usize = 5_000;
 /// So many users are remembered while Redis is away. Answers about further ones are wrong until their TTL is over.
 const MOST_USERS: usize = 100_000;
 
 pub(crate) struct Invalidation {
     connection: ConnectionManager,
     key_prefix: String,
-    pending: HashSet<String>,
+    pending: HashSet<Box<str>>,
     backoff: Backoff,
     not_before: Option<Instant>,
     redis: Gate,
@@ -42,7 +44,7 @@ impl Invalidation {
     }
 
     /// Orders of these users have changed, and searches show it.
-    pub(crate) async fn invalidate(&mut self, users: HashSet<String>) {
+    pub(crate) async fn invalidate(&mut self, users: HashSet<Box<str>>) {
         if self.pending.is_empty() {
             self.pending = users;
         } else if self.pending.len() < MOST_USERS {
@@ -61,16 +63,21 @@ impl Invalidation {
         if self.pending.is_empty() || self.not_before.is_some_and(|at| now < at) {
             return;
         }
-        let users = self.pending.iter().map(String::as_str);
-        let result = search_cache::invalidate(&mut self.connection, &self.key_prefix, users).await;
-        self.redis.report(&result);
-        if result.is_ok() {
-            self.pending.clear();
-            self.not_before = None;
-            self.backoff.reset();
-        } else {
-            self.metrics.invalidation_failed();
-            self.not_before = Some(Instant::now() + self.backoff.next_delay());
+        while !self.pending.is_empty() {
+            let users: Vec<_> = self.pending.iter().take(USERS_AT_ONCE).cloned().collect();
+            let names = users.iter().map(AsRef::as_ref);
+            let result = search_cache::invalidate(&mut self.connection, &self.key_prefix, names).await;
+            self.redis.report(&result);
+            if result.is_err() {
+                self.metrics.invalidation_failed();
+                self.not_before = Some(Instant::now() + self.backoff.next_delay());
+                return;
+            }
+            for user in &users {
+                self.pending.remove(user);
+            }
         }
+        self.not_before = None;
+        self.backoff.reset();
     }
 }

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use commerce_core::exit;
 use commerce_indexer::cli::Cli;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match Cli::parse().run().await {
         Ok(code) => code,

@@ -9,7 +9,7 @@ use commerce_core::{
     event::header,
     trace::{Role, Span, Tracer},
 };
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use rdkafka::{
     Message as _,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
@@ -17,7 +17,6 @@ use rdkafka::{
 };
 use tokio::{
     sync::mpsc,
-    task::{JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     BulkLimits,
     batch::{Batch, BatchId},
-    group::{Change, Group},
+    group::{Change, Group, GroupConsumer},
     offsets::{Offsets, Partition},
     sizing::Sizing,
     writer::{Writer, Written},
@@ -47,21 +46,22 @@ const DRAIN_BOUND: Duration = Duration::from_secs(15);
 pub enum PipelineError {
     #[error("consuming order events: {0}")]
     Consumer(KafkaError),
-    #[error("writing a batch: {0}")]
-    Writer(JoinError),
     #[error("the task that refreshes the index has ended")]
     Refresher,
 }
 
-pub(crate) struct Pipeline {
+/// `'c` is for how long there is the consumer, to which the records in memory belong.
+pub(crate) struct Pipeline<'c> {
     /// As of now: the number of documents follows `sizing`.
     limits: BulkLimits,
     sizing: Arc<Sizing>,
+    consumer: &'c GroupConsumer,
     group: Group,
     offsets: Offsets,
-    batch: Batch,
+    batch: Batch<'c>,
     next_batch: BatchId,
-    bulks: JoinSet<Option<()>>,
+    /// `None` when there is nobody to refresh the index.
+    bulks: FuturesUnordered<BoxFuture<'c, Option<()>>>,
     writer: Arc<Writer>,
     written: mpsc::Sender<Written>,
     tracer: Tracer,
@@ -73,9 +73,10 @@ pub(crate) struct Pipeline {
     last_problem: Option<String>,
 }
 
-impl Pipeline {
+impl<'c> Pipeline<'c> {
     pub(crate) fn new(
         (limits, sizing): (BulkLimits, Arc<Sizing>),
+        consumer: &'c GroupConsumer,
         group: Group,
         writer: Writer,
         written: mpsc::Sender<Written>,
@@ -84,11 +85,12 @@ impl Pipeline {
         Self {
             limits,
             sizing,
+            consumer,
             group,
             offsets: Offsets::default(),
             batch: Batch::new(0),
             next_batch: 1,
-            bulks: JoinSet::new(),
+            bulks: FuturesUnordered::new(),
             writer: Arc::new(writer),
             written,
             tracer,
@@ -100,14 +102,13 @@ impl Pipeline {
         }
     }
 
-    /// Runs until `stop`, then settles and commits what it can, and leaves the group.
+    /// Runs until `stop`, then settles and commits what it can.
     pub(crate) async fn run(
         mut self,
         mut settled: mpsc::UnboundedReceiver<BatchId>,
         stop: CancellationToken,
-    ) -> Result<(), PipelineError> {
-        let consumer = Arc::clone(&self.group.consumer);
-        let mut messages = consumer.stream();
+    ) -> Result<Group, PipelineError> {
+        let mut messages = self.consumer.stream();
         let mut commits = interval(COMMIT_INTERVAL);
         commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.is_drained() {
@@ -121,9 +122,7 @@ impl Pipeline {
                 biased;
                 Some(change) = self.group.changes.recv() => self.apply(change)?,
                 batch = settled.recv() => self.offsets.settle(batch.ok_or(PipelineError::Refresher)?),
-                Some(bulk) = self.bulks.join_next() => {
-                    bulk.map_err(PipelineError::Writer)?.ok_or(PipelineError::Refresher)?;
-                }
+                Some(bulk) = self.bulks.next() => bulk.ok_or(PipelineError::Refresher)?,
                 () = stop.cancelled(), if self.drain_until.is_none() => {
                     self.drain_until = Some(Instant::now() + DRAIN_BOUND);
                     self.group.pause(&self.offsets.partitions()).map_err(PipelineError::Consumer)?;
@@ -139,13 +138,16 @@ impl Pipeline {
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
-        drop(messages);
-        drop(consumer);
-        self.leave().await;
-        Ok(())
+        if !self.offsets.all_settled() || !self.batch.is_empty() {
+            tracing::warn!(
+                "stopping before everything was settled; the next owner of the partitions repeats it"
+            );
+        }
+        self.commit(&self.offsets.partitions()).await;
+        Ok(self.group)
     }
 
-    fn take(&mut self, message: Option<KafkaResult<BorrowedMessage<'_>>>) -> Result<(), PipelineError> {
+    fn take(&mut self, message: Option<KafkaResult<BorrowedMessage<'c>>>) -> Result<(), PipelineError> {
         match message {
             Some(Ok(message)) => {
                 self.last_problem = None;
@@ -157,7 +159,7 @@ impl Pipeline {
                     .any(|revoked| revoked.is(topic, partition));
                 if self.drain_until.is_none() && !leaving && self.offsets.owns(topic, partition) {
                     let span = self.span(&message);
-                    self.batch.add(message.detach(), span);
+                    self.batch.add(message, span);
                 }
                 Ok(())
             }
@@ -233,7 +235,9 @@ impl Pipeline {
         if self.batch.is_empty() || self.bulks.len() >= BULKS {
             return;
         }
-        let at_once = self.batch.is_full(&self.limits)
+        // With nothing on its way, waiting for more would only make what there is later.
+        let at_once = self.bulks.is_empty()
+            || self.batch.is_full(&self.limits)
             || self.batch.has_any_of(self.group.revoking())
             || self.drain_until.is_some();
         if at_once
@@ -242,12 +246,13 @@ impl Pipeline {
                 .due(&self.limits)
                 .is_some_and(|due| due <= Instant::now())
         {
-            let batch = std::mem::replace(&mut self.batch, Batch::new(self.next_batch));
+            let next = self.batch.next(self.next_batch);
+            let batch = std::mem::replace(&mut self.batch, next);
             self.next_batch += 1;
             self.offsets.track(batch.id, &batch.next_offsets);
             let (writer, written) = (Arc::clone(&self.writer), self.written.clone());
             self.bulks
-                .spawn(async move { written.send(writer.write(batch).await).await.ok() });
+                .push(async move { written.send(writer.write(batch).await).await.ok() }.boxed());
         }
     }
 
@@ -324,25 +329,9 @@ impl Pipeline {
         self.offsets.untake();
     }
 
-    async fn commit(&self, partitions: &[Partition]) {
+    async fn commit(&mut self, partitions: &[Partition]) {
         if let Err(error) = self.group.commit(&self.offsets.settled(partitions)).await {
             tracing::warn!(%error, "committing offsets of partitions that are given back; their next owner repeats work");
-        }
-    }
-
-    async fn leave(self) {
-        if !self.offsets.all_settled() || !self.batch.is_empty() {
-            tracing::warn!(
-                "stopping before everything was settled; the next owner of the partitions repeats it"
-            );
-        }
-        self.commit(&self.offsets.partitions()).await;
-        // Leaving blocks until the group knows.
-        if tokio::task::spawn_blocking(move || drop(self.group))
-            .await
-            .is_err()
-        {
-            tracing::warn!("leaving the consumer group failed; it notices after the session timeout");
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Makes what was written searchable, soon and not more often than needed.
 //!
 //! One refresh at a time, none when nothing was written. What is written while one runs waits for the next, and
-//! refreshes take at most a fifth of the time: under heavy load, when each costs more, they get rarer.
+//! refreshes take at most a third of the time: under heavy load, when each costs more, they get rarer.
+//!
+//! They get rarer still while the indexer is behind. A refresh makes a segment, in which Elasticsearch looks for each
+//! further document's version, and merges it later; what was published a minute ago is not worth that each second. So it
+//! waits for a quarter of the age that the newest documents have anyway, or until no more of them come.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -24,10 +28,18 @@ use crate::{
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause after a refresh, as a multiple of the time it took…
-const REST: u32 = 4;
+const REST: u32 = 2;
 /// … but between these.
-const SHORTEST_REST: Duration = Duration::from_millis(40);
+const SHORTEST_REST: Duration = Duration::from_millis(20);
 const LONGEST_REST: Duration = Duration::from_secs(1);
+/// Documents wait for others no longer than this part of the age that they have when they are written…
+const SHARE_OF_AGE: u32 = 4;
+/// … nor longer than this…
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// … nor when no others have been written for so long…
+const QUIET: Duration = Duration::from_millis(250);
+/// … nor when there are as many (and as many users): this bounds the memory.
+const MOST_WAITING: usize = 200_000;
 
 pub(crate) struct Refresher {
     client: Elasticsearch,
@@ -41,8 +53,12 @@ pub(crate) struct Refresher {
 /// What the next refresh makes searchable.
 #[derive(Default)]
 struct Pending {
+    /// When its documents can wait no longer, as far as their age is concerned.
+    until: Option<Instant>,
+    /// When the last of them came.
+    last: Option<Instant>,
     batches: Vec<BatchId>,
-    users: HashSet<String>,
+    users: HashSet<Box<str>>,
     created: Vec<DateTime<Utc>>,
     spans: Vec<Span>,
 }
@@ -78,13 +94,12 @@ impl Refresher {
         while let Some(first) = self.next(&mut written).await {
             let mut pending = Pending::default();
             pending.add(first);
-            let rest = sleep_until(not_before);
-            tokio::pin!(rest);
             loop {
+                let due = pending.due().max(not_before);
                 tokio::select! {
                     biased;
                     Some(more) = written.recv() => pending.add(more),
-                    () = &mut rest => break,
+                    () = sleep_until(due) => break,
                 }
             }
             if !pending.users.is_empty() {
@@ -159,10 +174,76 @@ impl Refresher {
 }
 
 impl Pending {
+    /// When to refresh.
+    fn due(&self) -> Instant {
+        let (Some(until), Some(last)) = (self.until, self.last) else {
+            return Instant::now();
+        };
+        if self.created.len().max(self.users.len()) >= MOST_WAITING {
+            return last;
+        }
+        until.min(last + QUIET)
+    }
+
     fn add(&mut self, written: Written) {
+        let now = Instant::now();
+        self.last = Some(now);
+        self.until
+            .get_or_insert(now + (written.age() / SHARE_OF_AGE).min(LONGEST_WAIT));
         self.batches.push(written.batch);
         self.users.extend(written.users);
         self.created.extend(written.created);
         self.spans.extend(written.spans);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn written(age: TimeDelta, orders: usize) -> Written {
+        Written {
+            newest: Some(Utc::now() - age),
+            created: vec![Utc::now(); orders],
+            ..Written::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_new_is_made_searchable_at_once_and_what_is_old_with_more_of_its_kind() {
+        let mut new = Pending::default();
+        new.add(written(TimeDelta::milliseconds(40), 1));
+        assert!(new.due() < Instant::now() + Duration::from_millis(15));
+
+        let began = Instant::now();
+        let mut old = Pending::default();
+        loop {
+            old.add(written(TimeDelta::seconds(20), 1));
+            tokio::time::advance(QUIET / 2).await;
+            if old.due() <= Instant::now() {
+                break;
+            }
+        }
+        let waited = began.elapsed();
+        assert!(
+            (Duration::from_secs(4)..Duration::from_millis(5_500)).contains(&waited),
+            "{waited:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_waits_longer_than_ten_seconds_nor_when_nothing_else_comes_nor_without_a_bound() {
+        let mut ancient = Pending::default();
+        ancient.add(written(TimeDelta::days(400), 1));
+        assert_eq!(ancient.due(), Instant::now() + QUIET);
+        assert_eq!(ancient.until, Some(Instant::now() + LONGEST_WAIT));
+        ancient.add(written(TimeDelta::days(400), MOST_WAITING));
+        assert!(ancient.due() <= Instant::now());
+
+        let mut undated = Pending::default();
+        undated.add(Written::default());
+        assert!(undated.due() <= Instant::now(), "a clock that nobody knows");
     }
 }

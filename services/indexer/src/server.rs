@@ -166,12 +166,22 @@ impl Indexer {
         let group = Group::join(&config.kafka, &config.group_id)?;
         tasks.spawn(lag.watch(group.consumer.clone(), metrics, gates.kafka, stop.clone()));
         let brokers = Arc::clone(&group.brokers);
-        let pipeline = Pipeline::new((config.bulk, sizing), group, writer, written, tracer.clone());
-        tokio::select! {
+        let consumer = Arc::clone(&group.consumer);
+        let pipeline = Pipeline::new(
+            (config.bulk, sizing),
+            &consumer,
+            group,
+            writer,
+            written,
+            tracer.clone(),
+        );
+        let group = tokio::select! {
             ended = pipeline.run(settled, stop) => ended?,
             () = brokers.lost() => return Err(Error::BrokersLost),
             () = letters.lost() => return Err(Error::BrokersLost),
-        }
+        };
+        drop(consumer);
+        group.leave().await;
         tracer.shut_down().await;
         tracing::info!("drained");
         Ok(())

@@ -1,6 +1,10 @@
-//! How many documents a bulk request has: more while that costs Elasticsearch no more time for each, fewer when it does, and
-//! half as many when Elasticsearch does not take all of them at once (additive increase and multiplicative decrease, as in TCP's
-//! congestion avoidance, RFC 5681; that the time for a document stays flat stands for a round trip without queues).
+//! How many documents a bulk request has: more while that costs Elasticsearch no more time for each, and half as many when it
+//! does not take all of them at once (additive increase and multiplicative decrease, as in TCP's congestion avoidance,
+//! RFC 5681; that the time for a document stays flat stands for a round trip without queues).
+//!
+//! Requests that are under way together wait for each other: a request's time is divided by their number (Little's law: so
+//! many under way are so many times the rate times the time of one). A document that takes longer makes no request smaller:
+//! that is mostly other work on Elasticsearch's machine, and small requests would cost it more.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -12,9 +16,13 @@ const FIRST: usize = 1_000;
 /// Smaller ones cost Elasticsearch more than they spare it.
 pub(crate) const SMALLEST: usize = 100;
 const STEP: usize = 100;
-/// A document may take this much longer than in the best requests of late.
+/// A single request's time is mostly chance: so much of it goes into the average.
+const WEIGHT: f64 = 0.2;
+/// A document may take this much longer on average than it did at best of late.
 const FLAT: f64 = 1.25;
-/// By so much the best is forgotten with each request: what was possible once may be no more.
+/// A request that takes longer is too large, whatever a document takes: all of it waits, and all of it may be refused.
+const LONGEST: Duration = Duration::from_secs(1);
+/// By so much the best average is forgotten with each request: what was possible once may be no more.
 const FORGOTTEN: f64 = 0.02;
 
 /// Shared by those who cut requests and those who send them.
@@ -27,8 +35,9 @@ pub(crate) struct Sizing {
 #[derive(Debug)]
 struct State {
     documents: usize,
-    /// Seconds a document, in the best requests of late.
-    best: Option<f64>,
+    under_way: usize,
+    /// Seconds a document: on average, and the best average of late.
+    times: Option<(f64, f64)>,
 }
 
 impl Sizing {
@@ -38,7 +47,8 @@ impl Sizing {
             largest,
             state: Mutex::new(State {
                 documents: FIRST.min(largest),
-                best: None,
+                under_way: 0,
+                times: None,
             }),
         }
     }
@@ -48,6 +58,15 @@ impl Sizing {
         self.lock().documents
     }
 
+    /// Requests are sent and answered until [`Self::end`].
+    pub(crate) fn begin(&self) {
+        self.lock().under_way += 1;
+    }
+
+    pub(crate) fn end(&self) {
+        self.lock().under_way -= 1;
+    }
+
     /// A request was answered for each of its documents.
     pub(crate) fn answered(&self, documents: usize, took: Duration) {
         let mut state = self.lock();
@@ -55,19 +74,19 @@ impl Sizing {
         if documents * 10 < state.documents * 9 {
             return;
         }
-        let Ok(count) = u32::try_from(documents) else {
+        let Ok(count) = u32::try_from(documents * state.under_way.max(1)) else {
             return;
         };
         let time = took.as_secs_f64() / f64::from(count.max(1));
-        let best = state
-            .best
-            .map_or(time, |best| best + FORGOTTEN * (time - best).max(0.0));
-        state.best = Some(best.min(time));
-        state.documents = if time <= best * FLAT {
-            (state.documents + STEP).min(self.largest)
-        } else {
-            (state.documents - state.documents / 10).max(SMALLEST.min(self.largest))
-        };
+        let (average, best) = state.times.unwrap_or((time, time));
+        let average = average + WEIGHT * (time - average);
+        let best = (best + FORGOTTEN * (average - best)).min(average);
+        state.times = Some((average, best));
+        if took > LONGEST {
+            state.documents = (state.documents - state.documents / 10).max(SMALLEST.min(self.largest));
+        } else if average <= best * FLAT {
+            state.documents = (state.documents + STEP).min(self.largest);
+        }
     }
 
     /// All of a request of so many documents, or a part, has to be sent again. Requests that were on their way together are
@@ -87,29 +106,49 @@ impl Sizing {
 mod tests {
     use super::*;
 
-    /// Elasticsearch as a line: so long for a request, so long for each document, and longer for each beyond `knee`.
-    fn took(documents: usize, knee: usize) -> Duration {
-        let micros = 2_000 + 40 * documents + 200 * documents.saturating_sub(knee);
-        Duration::from_micros(micros as u64)
+    /// Elasticsearch as a line: so long for a request, so long for each document.
+    fn took(documents: usize) -> Duration {
+        Duration::from_micros(2_000 + 40 * documents as u64)
     }
 
     #[test]
-    fn requests_grow_while_a_document_takes_no_longer_and_not_beyond() {
-        let sizing = Sizing::new(20_000);
-        for _ in 0..500 {
-            sizing.answered(sizing.documents(), took(sizing.documents(), 3_000));
-        }
-        assert!(
-            (2_500..4_000).contains(&sizing.documents()),
-            "{}",
-            sizing.documents()
-        );
-
+    fn requests_grow_while_a_document_takes_no_longer() {
         let sizing = Sizing::new(2_000);
+        for _ in 0..3 {
+            sizing.answered(sizing.documents(), took(sizing.documents()));
+        }
+        let before = sizing.documents();
+        assert_eq!(before, FIRST + 3 * STEP);
+        for _ in 0..5 {
+            sizing.answered(sizing.documents(), took(sizing.documents()) * 4);
+        }
+        assert!(sizing.documents() <= before + STEP, "{}", sizing.documents());
         for _ in 0..500 {
-            sizing.answered(sizing.documents(), took(sizing.documents(), usize::MAX));
+            sizing.answered(sizing.documents(), took(sizing.documents()));
         }
         assert_eq!(sizing.documents(), 2_000, "as large as it was allowed");
+    }
+
+    #[test]
+    fn requests_that_wait_for_each_other_are_no_slower() {
+        let sizing = Sizing::new(2_000);
+        sizing.answered(sizing.documents(), took(sizing.documents()));
+        for _ in 0..4 {
+            sizing.begin();
+        }
+        for _ in 0..10 {
+            sizing.answered(sizing.documents(), took(sizing.documents()) * 4);
+        }
+        assert_eq!(sizing.documents(), 2_000);
+    }
+
+    #[test]
+    fn a_request_takes_about_a_second_at_most() {
+        let sizing = Sizing::new(100_000);
+        for _ in 0..2_000 {
+            sizing.answered(sizing.documents(), took(sizing.documents()));
+        }
+        assert!(took(sizing.documents()) <= LONGEST * 11 / 10);
     }
 
     #[test]
@@ -124,7 +163,7 @@ mod tests {
         }
         assert_eq!(sizing.documents(), SMALLEST);
         for _ in 0..100 {
-            sizing.answered(sizing.documents(), took(sizing.documents(), usize::MAX));
+            sizing.answered(sizing.documents(), took(sizing.documents()));
         }
         assert_eq!(sizing.documents(), 2_000);
         let small = Sizing::new(7);
@@ -145,7 +184,7 @@ mod tests {
         let sizing = Sizing::new(2_000);
         sizing.answered(1_000, Duration::from_millis(10));
         for _ in 0..200 {
-            sizing.answered(sizing.documents(), took(sizing.documents(), usize::MAX) * 3);
+            sizing.answered(sizing.documents(), took(sizing.documents()) * 3);
         }
         assert_eq!(sizing.documents(), 2_000, "slower than once, and flat");
     }

@@ -1,12 +1,12 @@
 //! A batch's way into the index: sent again and again until each document has its place there or in the dead-letter
 //! topic.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use commerce_core::{admin::Gate, trace::Span};
-use rdkafka::{Message as _, message::OwnedMessage};
+use rdkafka::{Message as _, message::BorrowedMessage};
 
 use crate::{
     batch::{Batch, BatchId, Item, Malformed},
@@ -38,14 +38,22 @@ pub(crate) struct Written {
     pub(crate) batch: BatchId,
     /// Whose orders changed. Includes those that were in the index already: an indexer that ended before its refresh
     /// left them so.
-    pub(crate) users: HashSet<String>,
+    pub(crate) users: HashSet<Box<str>>,
     /// When the orders were created that have just come into the index.
     pub(crate) created: Vec<DateTime<Utc>>,
+    /// When the newest of its events was published.
+    pub(crate) newest: Option<DateTime<Utc>>,
     /// Of the events that are traced. They end when the orders can be found.
     pub(crate) spans: Vec<Span>,
 }
 
 impl Written {
+    /// How old its newest event is.
+    pub(crate) fn age(&self) -> Duration {
+        let age = self.newest.map(|newest| Utc::now() - newest);
+        age.and_then(|age| age.to_std().ok()).unwrap_or_default()
+    }
+
     /// Keeps the span of a document that is in the index now.
     fn trace(&mut self, mut span: Span, event: &'static str) {
         if span.is_recording() {
@@ -56,14 +64,14 @@ impl Written {
 }
 
 /// An event that can't be indexed.
-struct Dead {
-    record: OwnedMessage,
+struct Dead<'c> {
+    record: BorrowedMessage<'c>,
     reason: Reason,
     error: String,
 }
 
 impl Writer {
-    pub(crate) async fn write(&self, mut batch: Batch) -> Written {
+    pub(crate) async fn write(&self, mut batch: Batch<'_>) -> Written {
         let malformed = std::mem::take(&mut batch.malformed);
         let malformed = malformed.into_iter().map(|Malformed { record, error }| Dead {
             record,
@@ -74,9 +82,11 @@ impl Writer {
         tokio::join!(self.index(batch), self.bury(malformed.collect())).0
     }
 
-    async fn index(&self, batch: Batch) -> Written {
+    async fn index(&self, batch: Batch<'_>) -> Written {
         let mut written = Written {
             batch: batch.id,
+            newest: batch.newest,
+            users: batch.users,
             ..Written::default()
         };
         let mut attempts = 0;
@@ -87,6 +97,7 @@ impl Writer {
             self.target.write(body.clone(), lines, away).await;
         }
         let mut delivery = Delivery::new(body, batch.items);
+        self.sizing.begin();
         while let Some(answer) = delivery.next(&self.bulk).await {
             match answer {
                 Answer::Each { settled, again, took } => {
@@ -115,11 +126,12 @@ impl Writer {
                 }
             }
         }
+        self.sizing.end();
         written
     }
 
     /// Gives back what will never be taken.
-    fn sort(&self, settled: Vec<(Item, Settled)>, written: &mut Written) -> Vec<Dead> {
+    fn sort<'c>(&self, settled: Vec<(Item<'c>, Settled)>, written: &mut Written) -> Vec<Dead<'c>> {
         let (mut indexed, mut conflicts) = (0, 0);
         let mut rejected = Vec::new();
         for (mut item, outcome) in settled {
@@ -128,12 +140,10 @@ impl Writer {
                     indexed += 1;
                     written.trace(item.span, "indexed");
                     written.created.extend(item.created_at);
-                    written.users.insert(item.user_id);
                 }
                 Settled::Conflict => {
                     conflicts += 1;
                     written.trace(item.span, "indexed before");
-                    written.users.insert(item.user_id);
                 }
                 Settled::Rejected(error) => {
                     item.span.fail(error.clone());
@@ -150,7 +160,7 @@ impl Writer {
     }
 
     /// Returns when the dead-letter topics have them all.
-    async fn bury(&self, dead: Vec<Dead>) {
+    async fn bury(&self, dead: Vec<Dead<'_>>) {
         let Some(first) = dead.first() else { return };
         let (topic, partition, offset) = (
             first.record.topic(),

@@ -15,7 +15,7 @@ use rdkafka::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Bench, TIMEOUT,
+    Bench,
     table::{INDEXER, Row},
 };
 use crate::{
@@ -48,19 +48,11 @@ impl Bench {
         let mut program = Program::start(command)?;
 
         let metrics = format!("http://{address}/metrics");
-        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
-        let indexed = async || -> Result<u32> {
-            let page = client.get(&metrics).send().await?.text().await?;
-            let line = page
-                .lines()
-                .find_map(|line| line.strip_prefix("commerce_indexer_events_total{outcome=\"indexed\"} "));
-            Ok(line.map_or(Ok(0), str::parse)?)
-        };
         program.answers(&format!("http://{address}/livez")).await?;
         let mut first = None;
         let (mut seen, mut until) = (0, Instant::now() + PATIENCE);
         let (began, before, known) = loop {
-            let count = indexed().await?;
+            let count = indexed(&self.get(&metrics).await?)?;
             program.runs()?;
             if count > seen {
                 (seen, until) = (count, Instant::now() + PATIENCE);
@@ -93,12 +85,7 @@ impl Bench {
 
     /// Puts the event of each order into Kafka.
     pub(super) async fn fill(&self, kafka: &KafkaConfig) -> Result<()> {
-        let spec = TopicSpec {
-            partitions: PARTITIONS,
-            replication_factor: 1,
-            config: BTreeMap::new(),
-        };
-        topics::ensure(kafka, &spec).await?;
+        create_topics(kafka).await?;
         let mut client = kafka.client("bench");
         client.set("compression.type", "lz4");
         let producer: ThreadedProducer<DefaultProducerContext> = client.create()?;
@@ -119,4 +106,22 @@ impl Bench {
         tokio::task::spawn_blocking(move || producer.flush(PATIENCE)).await??;
         Ok(())
     }
+}
+
+pub(super) async fn create_topics(kafka: &KafkaConfig) -> Result<()> {
+    let spec = TopicSpec {
+        partitions: PARTITIONS,
+        replication_factor: 1,
+        config: BTreeMap::new(),
+    };
+    topics::ensure(kafka, &spec).await?;
+    Ok(())
+}
+
+/// How many documents an indexer has written, by its metrics.
+pub(super) fn indexed(metrics: &str) -> Result<u32> {
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("commerce_indexer_events_total{outcome=\"indexed\"} "));
+    Ok(line.map_or(Ok(0), str::parse)?)
 }

@@ -1,9 +1,10 @@
-//! The indexer against a bare loader and Flink SQL.
+//! The indexer against a bare loader and Flink SQL, and the freshness of the whole pipeline.
 //!
 //! The loader posts the indexer's documents as bulk bodies that were made beforehand, in several sizes and so many at a time; the
 //! best of them is measured. The indexer drains as many events from Kafka into an index of its own, on the same servers. Both
 //! count what Elasticsearch has acknowledged; the indexer refreshes its index meanwhile, as it always does.
 
+mod chain;
 mod drain;
 mod flink;
 mod loader;
@@ -22,7 +23,7 @@ use elasticsearch::{CountParts, indices::IndicesRefreshParts};
 
 use self::{
     orders::Orders,
-    table::{BARE, FLINK, HEAD, INDEXER, targets},
+    table::{BARE, CHAIN, FLINK, HEAD, INDEXER, targets},
 };
 use crate::{cpu, report, repository};
 
@@ -57,6 +58,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut stdout = std::io::stdout();
     // It also warms Elasticsearch up, so it comes before whatever is measured.
     let best = bench.best_load().await?;
+    let mut freshness = None;
     write!(stdout, "{HEAD}")?;
     let mut rows = Vec::new();
     if wanted(BARE) {
@@ -74,11 +76,19 @@ pub async fn run(options: Options) -> Result<()> {
         writeln!(stdout, "{row}")?;
         rows.push(row);
     }
-    let targets = targets(&rows);
+    if wanted(CHAIN) {
+        let measured = bench.chain().await?;
+        writeln!(stdout, "\n{measured}")?;
+        freshness = Some(measured);
+    }
+    let targets = targets(&rows, freshness.as_ref());
     write!(stdout, "{targets}")?;
     if options.only.is_none() {
         let rows: Vec<_> = rows.iter().map(ToString::to_string).collect();
-        let table = format!("{HEAD}{}\n{targets}", rows.join("\n"));
+        let chain = freshness
+            .map(|freshness| freshness.to_string())
+            .unwrap_or_default();
+        let table = format!("{HEAD}{}\n\n{chain}\n{targets}", rows.join("\n"));
         report::write(&repository, "bench-indexer", &table)?;
     }
     Ok(())

@@ -2,9 +2,13 @@
 
 use std::{fmt, fmt::Write as _, time::Duration};
 
+use super::chain::Freshness;
+
 pub const BARE: &str = "bare loader";
 pub const INDEXER: &str = "indexer";
 pub const FLINK: &str = "Flink SQL";
+/// Not a row: a sentence.
+pub const CHAIN: &str = "chain";
 
 pub const HEAD: &str = "\
 | what | documents/s | CPU s per million documents: program | Elasticsearch | Kafka | peak memory |
@@ -50,7 +54,7 @@ impl fmt::Display for Row {
 }
 
 /// What can be said of the rows that there are.
-pub fn targets(rows: &[Row]) -> String {
+pub fn targets(rows: &[Row], freshness: Option<&Freshness>) -> String {
     let row = |name: &str| rows.iter().find(|row| row.name.starts_with(name));
     let mut text = "\n| indexer | target | measured | |\n| --- | --- | --- | --- |\n".to_owned();
     let mut line = |what: &str, target: String, measured: f64, met: bool| {
@@ -77,6 +81,18 @@ pub fn targets(rows: &[Row]) -> String {
     }
     if let Some(memory) = row(INDEXER).and_then(Row::mebibytes) {
         line("peak memory, MiB", "≤ 128".to_owned(), memory, memory <= 128.0);
+    }
+    for (what, bound, quantile) in freshness
+        .into_iter()
+        .flat_map(|found| [("p50", 150.0, found.p50), ("p99", 350.0, found.p99)])
+    {
+        let milliseconds = quantile.as_secs_f64() * 1e3;
+        line(
+            &format!("order to searchable, {what}, ms"),
+            format!("≤ {bound}"),
+            milliseconds,
+            milliseconds <= bound,
+        );
     }
     text
 }
