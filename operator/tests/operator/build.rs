@@ -183,9 +183,9 @@ fn network_policies_allow_what_a_component_does_and_nothing_else() {
     assert_eq!(
         found,
         [
-            ("indexer", vec![9090], vec![4318, 5432, 6379, 9093, 9094, 9200]),
+            ("indexer", vec![9090], vec![4318, 5432, 6380, 9093, 9094, 9200]),
             ("relay", vec![9090], vec![4318, 5432, 9093, 9094]),
-            ("api", vec![8080, 9090], vec![443, 4318, 5432, 6379, 9200]),
+            ("api", vec![8080, 9090], vec![443, 4318, 5432, 6380, 9200]),
             ("migrate", vec![], vec![5432]),
         ]
     );
@@ -240,7 +240,7 @@ fn what_a_spec_adds_to_pods_is_merged_by_name() {
     let variables = own["env"].as_array().unwrap();
     assert_eq!(
         (&variables[0]["name"], &variables.last().unwrap()["name"]),
-        (&json!("DATABASE_URL_FILE"), &json!("TZ"))
+        (&json!("DATABASE_TLS"), &json!("TZ"))
     );
     assert_eq!(
         own["readinessProbe"],
