@@ -273,7 +273,7 @@ async fn an_order_takes_its_way_over_tls() -> Result<()> {
         Ok(())
     })
     .await?;
-    those_who_should_not_get_in(&stores, &authority, &client).await?;
+    Box::pin(those_who_should_not_get_in(&stores, &authority, &client)).await?;
 
     let pipeline = validate(&resource, &Secrets::new(secrets.clone()))?;
     let failed = anyhow::Error::msg;

@@ -135,7 +135,7 @@ async fn replicas_survive_the_change_to_an_autoscaler_and_back() {
     assert!(world.cluster.get(AUTOSCALER).is_some());
     world.cluster.edit(API, |api| api["spec"]["replicas"] = json!(8));
     change(&world, |spec| {
-        drop(spec["api"].as_object_mut().unwrap().remove("autoscaling"))
+        drop(spec["api"].as_object_mut().unwrap().remove("autoscaling"));
     });
     world.done();
     world.pass().await.unwrap();
@@ -225,7 +225,7 @@ async fn kinds_that_the_cluster_does_not_have_are_told_and_made_once_it_has_them
     assert_eq!(world.condition("IntegrationsMissing"), Value::Null);
 
     change(&world, |spec| {
-        drop(spec.as_object_mut().unwrap().remove("monitoring"))
+        drop(spec.as_object_mut().unwrap().remove("monitoring"));
     });
     world.pass().await.unwrap();
     for path in ["/configmaps/", "/podmonitors/", "/prometheusrules/"] {

@@ -26,6 +26,20 @@ pub fn minimal() -> Value {
     })
 }
 
+fn pod_template() -> Value {
+    json!({
+        "metadata": { "labels": { "team": "shop" }, "annotations": { "example.com/log": "json" } },
+        "spec": {
+            "tolerations": [{ "key": "shops", "operator": "Exists" }],
+            "terminationGracePeriodSeconds": 60,
+            "containers": [
+                { "name": "relay", "env": [{ "name": "TZ", "value": "UTC" }], "readinessProbe": { "periodSeconds": 5 } },
+                { "name": "log-agent", "image": "example.com/agent:1" },
+            ],
+        },
+    })
+}
+
 /// A pipeline with every field set.
 pub fn full() -> Value {
     let mut pipeline = minimal();
@@ -106,21 +120,7 @@ pub fn full() -> Value {
             "cors": { "allowedOrigins": ["https://shop.example.com", "http://localhost:3000"] },
             "trustedProxies": ["10.0.0.0/8", "fd00::/8"],
         },
-        "relay": {
-            "replicas": 1,
-            "podTemplate": {
-                "metadata": { "labels": { "team": "shop" }, "annotations": { "example.com/log": "json" } },
-                "spec": {
-                    "tolerations": [{ "key": "shops", "operator": "Exists" }],
-                    "terminationGracePeriodSeconds": 60,
-                    "containers": [
-                        { "name": "relay", "env": [{ "name": "TZ", "value": "UTC" }], "readinessProbe": { "periodSeconds": 5 } },
-                        { "name": "log-agent", "image": "example.com/agent:1" },
-                    ],
-                },
-            },
-             "batchSize": 1000, "pollInterval": "200ms",
-        },
+        "relay": { "replicas": 1, "podTemplate": pod_template(), "batchSize": 1000, "pollInterval": "200ms" },
         "indexer": { "replicas": 4, "autoscaling": { "minReplicas": 4, "maxReplicas": 6 }, "bulk": { "maxDocuments": 500, "maxBytes": 1_048_576, "maxDelay": "20ms" } },
         "monitoring": {
             "tracing": { "otlpEndpoint": "http://collector.observability:4318", "samplingRatio": 0.25 },
