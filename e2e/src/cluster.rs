@@ -33,6 +33,8 @@ pub const STATEFUL_SETS: Kind = kind("apis/apps/v1", "statefulsets");
 pub const CONTROLLER_REVISIONS: Kind = kind("apis/apps/v1", "controllerrevisions");
 pub const JOBS: Kind = kind("apis/batch/v1", "jobs");
 pub const INGRESSES: Kind = kind("apis/networking.k8s.io/v1", "ingresses");
+pub const NETWORK_POLICIES: Kind = kind("apis/networking.k8s.io/v1", "networkpolicies");
+pub const HORIZONTAL_POD_AUTOSCALERS: Kind = kind("apis/autoscaling/v2", "horizontalpodautoscalers");
 pub const DISRUPTION_BUDGETS: Kind = kind("apis/policy/v1", "poddisruptionbudgets");
 pub const SERVICES: Kind = kind("api/v1", "services");
 pub const SERVICE_ACCOUNTS: Kind = kind("api/v1", "serviceaccounts");
@@ -41,11 +43,13 @@ pub const SECRETS: Kind = kind("api/v1", "secrets");
 pub const PODS: Kind = kind("api/v1", "pods");
 
 /// The kinds of which a pipeline owns objects.
-pub const OWNED: [Kind; 8] = [
+pub const OWNED: [Kind; 10] = [
     DEPLOYMENTS,
     CONTROLLER_REVISIONS,
     JOBS,
     INGRESSES,
+    NETWORK_POLICIES,
+    HORIZONTAL_POD_AUTOSCALERS,
     DISRUPTION_BUDGETS,
     SERVICES,
     SERVICE_ACCOUNTS,

@@ -1,5 +1,6 @@
 //! The end-to-end tests: one promise a module, on the cluster that `make up` made. `make e2e` runs them.
 
+mod around;
 mod away;
 mod bad_specs;
 mod conflict;

@@ -1,0 +1,119 @@
+//! What stands around the workloads: an autoscaler that the operator leaves alone, network policies, a dashboard, and kinds that
+//! this cluster does not have.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Result, ensure};
+use commerce_e2e::{
+    cluster::{CONFIG_MAPS, DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, NETWORK_POLICIES, PIPELINES},
+    eventually::{eventually, throughout},
+    orders::{Order, new_user},
+    pipeline::name,
+    scenario::{Outcome, scenario},
+    tenant::Tenant,
+};
+use serde_json::json;
+
+const NOTICED: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(15);
+const FOUND: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn what_stands_around_the_workloads_is_made_kept_and_taken_away() -> Outcome {
+    scenario(async |s| {
+        let mut second = Tenant::prepare(s, "around").await?;
+        second.spec["api"]["resources"] = json!({"requests": {"cpu": "50m"}});
+        second.spec["api"]["autoscaling"] =
+            json!({"minReplicas": 1, "maxReplicas": 3, "targetCPUUtilization": 60});
+        second.spec["networkPolicy"] = json!({"enabled": true});
+        second.spec["monitoring"] = json!({"dashboards": {}, "podMonitor": {}});
+        second.spec["deletionPolicy"] = json!("Delete");
+        second.apply().await?;
+        second.pipeline.ready().await?;
+        let namespace = second.pipeline.namespace.clone();
+        let all = async |kind| s.cluster.list(kind, &namespace, "").await;
+
+        let policies: Vec<_> = all(NETWORK_POLICIES)
+            .await?
+            .iter()
+            .map(|policy| name(policy).to_owned())
+            .collect();
+        for component in ["api", "relay", "indexer"] {
+            let wanted = format!("second-{component}");
+            ensure!(policies.contains(&wanted), "no {wanted} among {policies:?}");
+        }
+        ensure!(
+            all(CONFIG_MAPS)
+                .await?
+                .iter()
+                .any(|map| map["metadata"]["labels"]["grafana_dashboard"] == "1"),
+            "no dashboard"
+        );
+        let missing = second.pipeline.condition("IntegrationsMissing").await?;
+        ensure!(
+            missing.status == "True" && missing.message.contains("PodMonitor"),
+            "{missing:?}"
+        );
+        second.orders()?.place(&Order::of(&new_user())).await?;
+
+        // Whoever scales the Deployment, as the autoscaler does, is let.
+        s.cluster
+            .change(
+                DEPLOYMENTS,
+                &namespace,
+                "second-api",
+                &json!({"spec": {"replicas": 2}}),
+            )
+            .await?;
+        throughout("two replicas", QUIET, async || {
+            let api = s.cluster.get(DEPLOYMENTS, &namespace, "second-api").await?;
+            ensure!(
+                api["spec"]["replicas"] == 2,
+                "there are {}",
+                api["spec"]["replicas"]
+            );
+            Ok(())
+        })
+        .await?;
+        second.pipeline.ready().await?;
+
+        let versions = async || -> Result<BTreeMap<String, String>> {
+            let mut versions = BTreeMap::new();
+            for kind in [NETWORK_POLICIES, CONFIG_MAPS] {
+                for object in all(kind).await? {
+                    let version = object["metadata"]["resourceVersion"].to_string();
+                    versions.insert(format!("{} {}", kind.plural, name(&object)), version);
+                }
+            }
+            Ok(versions)
+        };
+        let before = versions().await?;
+        throughout("nothing is written", QUIET, async || {
+            let now = versions().await?;
+            ensure!(now == before, "{now:?}, not {before:?}");
+            Ok(())
+        })
+        .await?;
+
+        let off = json!({"spec": {"api": {"autoscaling": null}, "networkPolicy": {"enabled": false}}});
+        s.cluster.change(PIPELINES, &namespace, "second", &off).await?;
+        eventually("autoscaler and policies are gone", NOTICED, async || {
+            let left = all(HORIZONTAL_POD_AUTOSCALERS).await?.len() + all(NETWORK_POLICIES).await?.len();
+            ensure!(left == 0, "{left} are left");
+            Ok(())
+        })
+        .await?;
+        eventually("the spec's replicas are back", NOTICED, async || {
+            let api = s.cluster.get(DEPLOYMENTS, &namespace, "second-api").await?;
+            ensure!(
+                api["spec"]["replicas"] == second.spec["api"]["replicas"],
+                "there are {}",
+                api["spec"]["replicas"]
+            );
+            Ok(())
+        })
+        .await?;
+        second.pipeline.ready_within(FOUND).await
+    })
+    .await
+}
