@@ -69,7 +69,8 @@ pub async fn find(client: &Client) -> Result<BTreeSet<Kind>, Error> {
     for version in versions {
         let served = match client.list_api_group_resources(&version).await {
             Ok(list) => list.resources,
-            Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
+            // Of a group that it does not serve, the API server says so as plain text, without a reason.
+            Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
             Err(source) => {
                 let what = "which kinds the cluster has";
                 return Err(Error::FetchFailed { what, source });
