@@ -30,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause after a refresh, as a multiple of the time it took…
 const REST: u32 = 2;
 /// … but between these.
-const SHORTEST_REST: Duration = Duration::from_millis(20);
+const SHORTEST_REST: Duration = Duration::from_millis(40);
 const LONGEST_REST: Duration = Duration::from_secs(1);
 /// Documents wait for others no longer than this part of the age that they have when they are written…
 const SHARE_OF_AGE: u32 = 4;
