@@ -4,7 +4,7 @@
 
 pub mod apply;
 mod around;
-mod autoscaler;
+pub mod autoscaler;
 pub mod build;
 pub mod claims;
 pub mod drift;

@@ -13,6 +13,7 @@ use kube::{Client, client::Body};
 use serde_json::{Value, json};
 
 use super::difference::Change;
+use crate::reconcile::autoscaler::STARTER;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -36,6 +37,8 @@ struct Kept {
     /// Their paths, in the order in which they were first written.
     order: Vec<String>,
     steps: usize,
+    /// By path, the replicas that a Deployment is given before they are left to an autoscaler.
+    begun: BTreeMap<String, Value>,
     /// What could not be read for want of rights, and what follows from that.
     unread: BTreeSet<String>,
 }
@@ -166,15 +169,39 @@ impl Rehearsal {
     async fn apply(&self, mut parts: Parts, body: Body, path: &str) -> Result<Response<Body>, BoxError> {
         let before = self.before(path).await?;
         let query = parts.uri.query().unwrap_or_default();
+        if query.contains(STARTER) {
+            return self.begin(body, path, before).await;
+        }
         parts.uri = format!("{path}?{query}&dryRun=All").parse::<Uri>()?;
         let (status, mut answer) = content(self.client.send(Request::from_parts(parts, body)).await?).await?;
         if status.is_success() {
+            if let Some(replicas) = self.kept().begun.get(path) {
+                answer["spec"]["replicas"] = replicas.clone();
+            }
             if let Some((collection, _)) = path.rsplit_once('/') {
                 go_well(collection, &mut answer);
             }
             self.keep(path, before, Some(answer.clone()));
         }
         Ok(respond(status, &answer))
+    }
+
+    /// Keeps the replicas that another field manager holds: since nothing is written, the API server would not know of them
+    /// in the next dry run, nor of a Deployment that is new.
+    async fn begin(&self, body: Body, path: &str, before: Option<Value>) -> Result<Response<Body>, BoxError> {
+        let applied: Value = serde_json::from_slice(&body.collect_bytes().await?)?;
+        let replicas = applied["spec"]["replicas"].clone();
+        let known = self.kept().objects.get(path).and_then(|(_, after)| after.clone());
+        let Some(mut object) = known.or_else(|| before.clone()) else {
+            return Ok(not_found());
+        };
+        object["spec"]["replicas"] = replicas.clone();
+        if let Some((collection, _)) = path.rsplit_once('/') {
+            go_well(collection, &mut object);
+        }
+        self.kept().begun.insert(path.to_owned(), replicas);
+        self.keep(path, before, Some(object.clone()));
+        Ok(respond(StatusCode::OK, &object))
     }
 
     /// The object as it is outside.
@@ -228,7 +255,8 @@ fn go_well(collection: &str, object: &mut Value) {
 async fn content(response: Response<Body>) -> Result<(StatusCode, Value), BoxError> {
     let status = response.status();
     let bytes = response.into_body().collect_bytes().await?;
-    let text = || json!({ "message": String::from_utf8_lossy(&bytes) });
+    // A group that the API server does not serve, for one, is told of as text.
+    let text = || json!({ "kind": "Status", "status": "Failure", "code": status.as_u16(), "message": String::from_utf8_lossy(&bytes) });
     Ok((status, serde_json::from_slice(&bytes).unwrap_or_else(|_| text())))
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{apply, build::Objects, error::Error, fetch::Live};
 
 /// Field manager of the replicas that an autoscaler begins with.
-const STARTER: &str = "commerce-operator-autoscaling";
+pub const STARTER: &str = "commerce-operator-autoscaling";
 
 /// Removes an autoscaler that is not asked for any more, before the operator chooses the number of replicas again.
 pub async fn retire(client: &Client, objects: &Objects, live: &mut Live) -> Result<(), Error> {

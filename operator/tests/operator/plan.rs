@@ -382,3 +382,30 @@ async fn without_the_right_to_see_other_pipelines_the_rest_is_told() {
     );
     assert!(titles(&plan.changes).contains(&"Update shop-api".to_owned()));
 }
+
+#[tokio::test]
+async fn the_replicas_that_an_autoscaler_begins_with_are_told() {
+    let autoscaling = [
+        (
+            "api/autoscaling",
+            json!({ "minReplicas": 3, "maxReplicas": 6, "targetCPUUtilization": 60 }),
+        ),
+        ("api/resources", json!({ "requests": { "cpu": "100m" } })),
+    ];
+    let world = World::with(&[]);
+    world.cluster.remove(PIPELINE);
+    let plan = planned(&world, empty(), &autoscaling).await;
+    assert_eq!(plan.stops, None);
+    let text = print::text(&plan, false);
+    assert!(text.contains("kind: HorizontalPodAutoscaler"), "{text}");
+    assert!(text.contains("replicas: 3"), "{text}");
+
+    let world = World::ready(&[("api/replicas", json!(4)), autoscaling[1].clone()]).await;
+    let mut changes = autoscaling.to_vec();
+    changes.push(("api/replicas", json!(4)));
+    let plan = planned(&world, prepared(), &changes).await;
+    assert_eq!(plan.stops, None);
+    let text = print::text(&plan, false);
+    assert!(text.contains("kind: HorizontalPodAutoscaler"), "{text}");
+    assert!(!text.contains("spec.replicas"), "four go on: {text}");
+}
