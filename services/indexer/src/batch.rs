@@ -26,6 +26,8 @@ pub(crate) struct Batch<'c> {
     pub(crate) next_offsets: Vec<(Partition, i64)>,
     /// When the newest of its events was published.
     pub(crate) newest: Option<DateTime<Utc>>,
+    /// It was sent because it was full: more may wait behind it.
+    pub(crate) full: bool,
     /// When the first record came.
     since: Option<Instant>,
     malformed_bytes: usize,
@@ -63,6 +65,7 @@ impl<'c> Batch<'c> {
             users: HashSet::new(),
             next_offsets: Vec::new(),
             newest: None,
+            full: false,
             since: None,
             malformed_bytes: 0,
         }

@@ -236,8 +236,9 @@ impl<'c> Pipeline<'c> {
             return;
         }
         // With nothing on its way, waiting for more would only make what there is later.
+        let full = self.batch.is_full(&self.limits);
         let at_once = self.bulks.is_empty()
-            || self.batch.is_full(&self.limits)
+            || full
             || self.batch.has_any_of(self.group.revoking())
             || self.drain_until.is_some();
         if at_once
@@ -247,7 +248,8 @@ impl<'c> Pipeline<'c> {
                 .is_some_and(|due| due <= Instant::now())
         {
             let next = self.batch.next(self.next_batch);
-            let batch = std::mem::replace(&mut self.batch, next);
+            let mut batch = std::mem::replace(&mut self.batch, next);
+            batch.full = full;
             self.next_batch += 1;
             self.offsets.track(batch.id, &batch.next_offsets);
             let (writer, written) = (Arc::clone(&self.writer), self.written.clone());

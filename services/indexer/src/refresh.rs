@@ -5,7 +5,7 @@
 //!
 //! They get rarer still while the indexer is behind. A refresh makes a segment, in which Elasticsearch looks for each
 //! further document's version, and merges it later; what was published a minute ago is not worth that each second. So it
-//! waits for a quarter of the age that the newest documents have anyway, or until no more of them come.
+//! waits for a quarter of the age that the documents of full batches have anyway, or until no more of them come.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -34,8 +34,8 @@ const SHORTEST_REST: Duration = Duration::from_millis(40);
 const LONGEST_REST: Duration = Duration::from_secs(1);
 /// Documents wait for others no longer than this part of the age that they have when they are written…
 const SHARE_OF_AGE: u32 = 4;
-/// … nor longer than this…
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// … nor longer than this, so that a partition that goes to another member is settled in time…
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// … nor when no others have been written for so long…
 const QUIET: Duration = Duration::from_millis(250);
 /// … nor when there are as many (and as many users): this bounds the memory.
@@ -188,8 +188,8 @@ impl Pending {
     fn add(&mut self, written: Written) {
         let now = Instant::now();
         self.last = Some(now);
-        self.until
-            .get_or_insert(now + (written.age() / SHARE_OF_AGE).min(LONGEST_WAIT));
+        let until = now + (written.age() / SHARE_OF_AGE).min(LONGEST_WAIT);
+        self.until = Some(self.until.map_or(until, |before| before.min(until)));
         self.batches.push(written.batch);
         self.users.extend(written.users);
         self.created.extend(written.created);
@@ -220,7 +220,7 @@ mod tests {
         let began = Instant::now();
         let mut old = Pending::default();
         loop {
-            old.add(written(TimeDelta::seconds(20), 1));
+            old.add(written(TimeDelta::seconds(8), 1));
             tokio::time::advance(QUIET / 2).await;
             if old.due() <= Instant::now() {
                 break;
@@ -228,13 +228,20 @@ mod tests {
         }
         let waited = began.elapsed();
         assert!(
-            (Duration::from_secs(4)..Duration::from_millis(5_500)).contains(&waited),
+            (Duration::from_millis(1_500)..Duration::from_millis(2_500)).contains(&waited),
             "{waited:?}"
+        );
+        old = Pending::default();
+        old.add(written(TimeDelta::seconds(8), 1));
+        old.add(written(TimeDelta::milliseconds(40), 1));
+        assert!(
+            old.due() < Instant::now() + Duration::from_millis(15),
+            "the new one waits for no old one"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_waits_longer_than_ten_seconds_nor_when_nothing_else_comes_nor_without_a_bound() {
+    async fn nothing_waits_for_long_nor_when_nothing_else_comes_nor_without_a_bound() {
         let mut ancient = Pending::default();
         ancient.add(written(TimeDelta::days(400), 1));
         assert_eq!(ancient.due(), Instant::now() + QUIET);

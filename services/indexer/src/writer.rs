@@ -41,14 +41,15 @@ pub(crate) struct Written {
     pub(crate) users: HashSet<Box<str>>,
     /// When the orders were created that have just come into the index.
     pub(crate) created: Vec<DateTime<Utc>>,
-    /// When the newest of its events was published.
+    /// When the newest of its events was published, where the batch was full. Else the indexer keeps up, and an age would
+    /// tell of nothing but the clocks of two machines.
     pub(crate) newest: Option<DateTime<Utc>>,
     /// Of the events that are traced. They end when the orders can be found.
     pub(crate) spans: Vec<Span>,
 }
 
 impl Written {
-    /// How old its newest event is.
+    /// How old its newest event is, where more may wait.
     pub(crate) fn age(&self) -> Duration {
         let age = self.newest.map(|newest| Utc::now() - newest);
         age.and_then(|age| age.to_std().ok()).unwrap_or_default()
@@ -85,7 +86,7 @@ impl Writer {
     async fn index(&self, batch: Batch<'_>) -> Written {
         let mut written = Written {
             batch: batch.id,
-            newest: batch.newest,
+            newest: batch.newest.filter(|_| batch.full),
             users: batch.users,
             ..Written::default()
         };
