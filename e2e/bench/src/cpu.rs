@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use tokio::time::{Instant, sleep};
 
 /// What the kernel counts in, as user space sees it on every Linux architecture.
 const TICKS_PER_SECOND: u64 = 100;
@@ -49,6 +50,20 @@ pub fn of_tree(root: u32) -> Result<Duration> {
         .map(|(_, stat)| stat.ticks)
         .sum();
     Ok(duration(ticks))
+}
+
+/// Waits until these have nothing left to do, as their compilers do beside their work; a minute at most.
+pub async fn at_rest(roots: &[u32]) -> Result<()> {
+    const SECOND: Duration = Duration::from_secs(1);
+    let spent = || roots.iter().map(|root| of_tree(*root)).sum::<Result<Duration>>();
+    let until = Instant::now() + Duration::from_mins(1);
+    loop {
+        let before = spent()?;
+        sleep(SECOND).await;
+        if spent()?.saturating_sub(before) < SECOND / 20 || Instant::now() > until {
+            return Ok(());
+        }
+    }
 }
 
 fn read(path: &Path) -> Option<Stat> {

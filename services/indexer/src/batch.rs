@@ -130,6 +130,12 @@ impl<'c> Batch<'c> {
         self.since.map(|since| since + limits.max_delay)
     }
 
+    pub(crate) fn has(&self, topic: &str, number: i32) -> bool {
+        self.next_offsets
+            .iter()
+            .any(|(partition, _)| partition.is(topic, number))
+    }
+
     pub(crate) fn has_any_of(&self, partitions: &[Partition]) -> bool {
         self.next_offsets
             .iter()

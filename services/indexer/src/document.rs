@@ -1,6 +1,6 @@
 //! Documents, from a Kafka record or from PostgreSQL, and the lines of a bulk request that write them.
 
-use std::{borrow::Cow, io::Write as _, ops::Range};
+use std::{borrow::Cow, ops::Range};
 
 use chrono::{DateTime, Utc};
 use commerce_core::{
@@ -8,7 +8,9 @@ use commerce_core::{
     order::Status,
 };
 use rdkafka::Message;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use crate::json::Object;
 
 /// Elasticsearch's limit for an `_id`.
 const LONGEST_ID: usize = 512;
@@ -41,25 +43,8 @@ pub(crate) enum Malformed {
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Action<'a> {
-    Index(Metadata<'a>),
-    Delete(Metadata<'a>),
-}
-
-/// The order's version decides which of two events is newer, in whatever order they arrive.
-#[derive(Serialize)]
-struct Metadata<'a> {
-    #[serde(rename = "_id")]
-    id: &'a str,
-    version: i64,
-    version_type: VersionType,
-}
-
 /// Which version Elasticsearch lets a write replace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VersionType {
     /// A lower one.
     External,
@@ -67,9 +52,17 @@ pub(crate) enum VersionType {
     ExternalGte,
 }
 
+impl VersionType {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::External => "external",
+            Self::ExternalGte => "external_gte",
+        }
+    }
+}
+
 /// The document; the index's mapping names the same fields.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub(crate) struct Document<'a> {
     pub(crate) order_id: &'a str,
     pub(crate) sku_id: i64,
@@ -79,70 +72,67 @@ pub(crate) struct Document<'a> {
     pub(crate) version: i64,
     pub(crate) correlation_id: &'a str,
     pub(crate) created_at: DateTime<Utc>,
-    /// The broker's or the relay's timestamp of the record. Absent, like topic, partition and offset, where the document
-    /// was not made from a record.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The broker's or the relay's timestamp of the record.
     pub(crate) published_at: Option<DateTime<Utc>>,
     pub(crate) indexed_at: DateTime<Utc>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) topic: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) partition: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) offset: Option<i64>,
+    /// Absent where the document was not made from a record.
+    pub(crate) origin: Option<Origin<'a>>,
+}
+
+/// The record that a document was made from.
+#[derive(Debug)]
+pub(crate) struct Origin<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
 }
 
 impl Document<'_> {
-    /// Appends the lines that write it, action and source, to `body`.
-    pub(crate) fn write(
-        &self,
-        version_type: VersionType,
-        body: &mut Vec<u8>,
-    ) -> Result<Range<usize>, serde_json::Error> {
-        let action = Action::Index(Metadata {
-            id: self.order_id,
-            version: self.version,
-            version_type,
-        });
-        append(body, |body| {
-            line(body, &action)?;
-            line(body, self)
-        })
+    /// Appends the lines that write it, action and source, to `body`, and tells where they are.
+    pub(crate) fn write(&self, version_type: VersionType, body: &mut Vec<u8>) -> Range<usize> {
+        let start = body.len();
+        action(body, "index", self.order_id, self.version, version_type);
+        let mut document = Object::begin(body);
+        document.text("orderId", self.order_id);
+        document.number("skuId", self.sku_id);
+        document.number("quantity", self.quantity);
+        document.text("userId", self.user_id);
+        document.text("status", self.status.as_str());
+        document.number("version", self.version);
+        document.text("correlationId", self.correlation_id);
+        document.time("createdAt", self.created_at);
+        if let Some(published_at) = self.published_at {
+            document.time("publishedAt", published_at);
+        }
+        document.time("indexedAt", self.indexed_at);
+        if let Some(origin) = &self.origin {
+            document.text("topic", origin.topic);
+            document.number("partition", origin.partition);
+            document.number("offset", origin.offset);
+        }
+        document.end();
+        body.push(b'\n');
+        start..body.len()
     }
 }
 
 /// Appends the line that deletes a document, unless it has a higher version than this, to `body`.
-pub(crate) fn write_deletion(
-    id: &str,
-    version: i64,
-    body: &mut Vec<u8>,
-) -> Result<Range<usize>, serde_json::Error> {
-    let action = Action::Delete(Metadata {
-        id,
-        version,
-        version_type: VersionType::ExternalGte,
-    });
-    append(body, |body| line(body, &action))
-}
-
-fn line(body: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Error> {
-    serde_json::to_writer(&mut *body, value)?;
-    body.write_all(b"\n").map_err(serde_json::Error::io)
-}
-
-/// Where `write` has appended to `body`, which is left as it was where that failed.
-fn append(
-    body: &mut Vec<u8>,
-    write: impl FnOnce(&mut Vec<u8>) -> Result<(), serde_json::Error>,
-) -> Result<Range<usize>, serde_json::Error> {
+pub(crate) fn write_deletion(id: &str, version: i64, body: &mut Vec<u8>) -> Range<usize> {
     let start = body.len();
-    match write(body) {
-        Ok(()) => Ok(start..body.len()),
-        Err(error) => {
-            body.truncate(start);
-            Err(error)
-        }
-    }
+    action(body, "delete", id, version, VersionType::ExternalGte);
+    start..body.len()
+}
+
+/// The order's version decides which of two events is newer, in whatever order they arrive.
+fn action(body: &mut Vec<u8>, verb: &'static str, id: &str, version: i64, version_type: VersionType) {
+    let mut line = Object::begin(body);
+    line.object(verb, |metadata| {
+        metadata.text("_id", id);
+        metadata.number("version", version);
+        metadata.text("version_type", version_type.as_str());
+    });
+    line.end();
+    body.push(b'\n');
 }
 
 /// Appends the record's document to `body`, which is left as it was where the record is no order event.
@@ -166,13 +156,14 @@ pub(crate) fn encode<'a>(record: &'a impl Message, body: &mut Vec<u8>) -> Result
         created_at: event.created_at,
         published_at: published_at(record),
         indexed_at: Utc::now(),
-        topic: Some(record.topic()),
-        partition: Some(record.partition()),
-        offset: Some(record.offset()),
+        origin: Some(Origin {
+            topic: record.topic(),
+            partition: record.partition(),
+            offset: record.offset(),
+        }),
     };
-    let lines = document.write(VersionType::External, body)?;
     Ok(Encoded {
-        lines,
+        lines: document.write(VersionType::External, body),
         user_id: event.user_id.0,
         created_at: (event.event_type == EventType::OrderCreated).then_some(event.created_at),
     })

@@ -37,7 +37,7 @@ pub(crate) struct Summary {
 }
 
 impl RecentFreshness {
-    pub(crate) fn record(&mut self, age: Duration) {
+    pub(crate) fn record(&mut self, ages: impl Iterator<Item = Duration>) {
         let now = Instant::now();
         if self.steps.back().is_none_or(|step| now - step.start >= STEP) {
             self.forget_old(now);
@@ -47,7 +47,9 @@ impl RecentFreshness {
             });
         }
         if let Some(step) = self.steps.back_mut() {
-            step.counts[bucket(age)] += 1;
+            for age in ages {
+                step.counts[bucket(age)] += 1;
+            }
         }
     }
 
@@ -103,11 +105,9 @@ mod tests {
     async fn quantiles_are_about_the_last_minutes_only() {
         let mut recent = RecentFreshness::default();
         assert_eq!(recent.summary().p50_seconds, None);
-        recent.record(Duration::from_mins(50));
+        recent.record([Duration::from_mins(50)].into_iter());
         tokio::time::advance(STEP * 31).await;
-        for millis in 1..=100 {
-            recent.record(Duration::from_millis(millis));
-        }
+        recent.record((1..=100).map(Duration::from_millis));
         let summary = recent.summary();
         assert_eq!(summary.orders, 100);
         let (p50, p99) = (summary.p50_seconds.unwrap(), summary.p99_seconds.unwrap());

@@ -30,6 +30,7 @@ mod document;
 mod freshness;
 mod group;
 mod invalidation;
+mod json;
 mod lag;
 mod metrics;
 mod offsets;

@@ -132,12 +132,12 @@ impl Metrics {
     }
 
     /// These orders, `age` old each, have become searchable.
-    pub(crate) fn searchable(&self, ages: impl IntoIterator<Item = Duration>) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for age in ages {
-            self.freshness.observe(age.as_secs_f64());
-            recent.record(age);
-        }
+    pub(crate) fn searchable(&self, ages: impl Iterator<Item = Duration>) {
+        let ages = ages.inspect(|age| self.freshness.observe(age.as_secs_f64()));
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .record(ages);
     }
 
     /// What became searchable in the last minutes.

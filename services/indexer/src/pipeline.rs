@@ -157,7 +157,9 @@ impl<'c> Pipeline<'c> {
                     .revoking()
                     .iter()
                     .any(|revoked| revoked.is(topic, partition));
-                if self.drain_until.is_none() && !leaving && self.offsets.owns(topic, partition) {
+                // What this batch has something of already is ours.
+                let ours = self.batch.has(topic, partition) || self.offsets.owns(topic, partition);
+                if self.drain_until.is_none() && !leaving && ours {
                     let span = self.span(&message);
                     self.batch.add(message, span);
                 }

@@ -1,7 +1,8 @@
 //! Makes what was written searchable, soon and not more often than needed.
 //!
 //! One refresh at a time, none when nothing was written. What is written while one runs waits for the next, and
-//! refreshes take at most a third of the time: under heavy load, when each costs more, they get rarer.
+//! refreshes take at most a third of the time on average: under heavy load, when each costs more, they get rarer. A single slow
+//! one, which met a merge, makes nobody wait twice.
 //!
 //! They get rarer still while the indexer is behind. A refresh makes a segment, in which Elasticsearch looks for each
 //! further document's version, and merges it later; what was published a minute ago is not worth that each second. So it
@@ -27,8 +28,10 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The pause after a refresh, as a multiple of the time it took…
-const REST: u32 = 2;
+/// The pause after a refresh, as a multiple of the time that one takes on average…
+const REST: f64 = 2.0;
+/// So much of a refresh's time goes into the average.
+const WEIGHT: f64 = 0.2;
 /// … but between these.
 const SHORTEST_REST: Duration = Duration::from_millis(40);
 const LONGEST_REST: Duration = Duration::from_secs(1);
@@ -91,6 +94,7 @@ impl Refresher {
     ) {
         self.invalidation.probe().await;
         let mut not_before = Instant::now();
+        let mut rest = Rest::default();
         while let Some(first) = self.next(&mut written).await {
             let mut pending = Pending::default();
             pending.add(first);
@@ -108,7 +112,7 @@ impl Refresher {
                     .refresh(|problem| self.elasticsearch.fail(problem))
                     .await;
                 let took = self.refresh().await;
-                not_before = Instant::now() + (took * REST).clamp(SHORTEST_REST, LONGEST_REST);
+                not_before = Instant::now() + rest.after(took);
                 drop(pending.spans);
                 let now = Utc::now();
                 self.metrics.searchable(
@@ -170,6 +174,21 @@ impl Refresher {
             }
             backoff.wait().await;
         }
+    }
+}
+
+/// What a refresh takes on average.
+#[derive(Default)]
+struct Rest(Option<Duration>);
+
+impl Rest {
+    /// The pause after a refresh that took so long.
+    fn after(&mut self, took: Duration) -> Duration {
+        let average = self.0.map_or(took, |average| {
+            average.mul_f64(1.0 - WEIGHT) + took.mul_f64(WEIGHT)
+        });
+        self.0 = Some(average);
+        average.mul_f64(REST).clamp(SHORTEST_REST, LONGEST_REST)
     }
 }
 
@@ -238,6 +257,20 @@ mod tests {
             old.due() < Instant::now() + Duration::from_millis(15),
             "the new one waits for no old one"
         );
+    }
+
+    #[test]
+    fn a_single_slow_refresh_hardly_lengthens_the_pause_and_many_do() {
+        let mut rest = Rest::default();
+        let usual = Duration::from_millis(30);
+        for _ in 0..50 {
+            assert_eq!(rest.after(usual), usual.mul_f64(REST));
+        }
+        assert!(rest.after(usual * 5) < usual.mul_f64(REST * 2.0));
+        let slow = (0..50).map(|_| rest.after(usual * 5)).last().unwrap();
+        assert!(slow > (usual * 5).mul_f64(REST * 0.99), "{slow:?}");
+        let endless = (0..50).map(|_| rest.after(Duration::from_mins(1))).last();
+        assert_eq!(endless, Some(LONGEST_REST));
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Bench, TIMEOUT,
+    Bench,
     drain::{create_topics, indexed},
 };
 use crate::{
@@ -116,8 +116,14 @@ impl Bench {
     }
 
     pub(super) async fn get(&self, url: &str) -> Result<String> {
-        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
-        Ok(client.get(url).send().await?.error_for_status()?.text().await?)
+        Ok(self
+            .http
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .text()
+            .await?)
     }
 }
 

@@ -29,10 +29,12 @@ const GLANCE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Bench {
-    pub(super) async fn indexer(&self) -> Result<Row> {
-        let kafka = KafkaConfig::plaintext(self.kafka.bootstrap(), "bench.");
+    /// Each turn has topics of its own.
+    pub(super) async fn indexer(&self, turn: usize) -> Result<Row> {
+        let kafka = KafkaConfig::plaintext(self.kafka.bootstrap(), format!("bench-{turn}."));
         self.fill(&kafka).await?;
         let index = self.index("indexer").await?;
+        self.at_rest().await?;
         let address = free_address()?;
         let mut command = beside("indexer")?;
         command
@@ -72,6 +74,7 @@ impl Bench {
         self.check(&index, self.orders.count).await?;
         let memory = program.peak_memory()?;
         program.stop().await?;
+        self.drop(&index).await?;
         let documents = self.orders.count - known;
         ensure!(documents > 0, "all was indexed at once; it takes more events");
         Ok(Row {

@@ -94,6 +94,7 @@ impl Bench {
         ] {
             fs::write(folder.path().join(name), text).with_context(|| format!("writing {name}"))?;
         }
+        cpu::at_rest(&[store.id(), self.kafka.id()]).await?;
         let mut program = start(programs, folder.path())?;
 
         let stores = || anyhow::Ok([cpu::of_tree(store.id())?, cpu::of_tree(self.kafka.id())?]);
@@ -123,6 +124,7 @@ impl Bench {
         self.check(&index, count).await?;
         let memory = program.peak_memory()?;
         program.stop().await?;
+        self.drop(&index).await?;
         let documents = count.saturating_sub(known);
         ensure!(documents > 0, "all was indexed at once; it takes more events");
         Ok(Row {
@@ -140,6 +142,7 @@ impl Bench {
         for number in 0..loads {
             let index = new_index(store, &format!("warm-{number}")).await?;
             load(&index, &bodies, 2).await?;
+            self.drop(&index).await?;
         }
         Ok(())
     }

@@ -41,6 +41,7 @@ impl Bench {
                 for parallel in PARALLEL {
                     let index = self.index(&format!("tried-{round}-{size}-{parallel}")).await?;
                     let took = load(&index, &bodies, parallel).await?;
+                    self.drop(&index).await?;
                     let rate = f64::from(TRIED) / took.as_secs_f64();
                     // The first round is Elasticsearch's warm-up.
                     if round > 0 && best.is_none_or(|(fastest, _)| rate > fastest) {
@@ -62,10 +63,12 @@ impl Bench {
     pub(super) async fn bare_loader(&self, best: Load) -> Result<Row> {
         let bodies = self.orders.bodies(self.orders.count, best.size)?;
         let index = self.index("bare").await?;
+        self.at_rest().await?;
         let before = self.stores()?;
         let took = load(&index, &bodies, best.parallel).await?;
         let after = self.stores()?;
         self.check(&index, self.orders.count).await?;
+        self.drop(&index).await?;
         Ok(Row {
             name: format!("{BARE}, {} documents, {} at a time", best.size, best.parallel),
             rate: f64::from(self.orders.count) / took.as_secs_f64(),

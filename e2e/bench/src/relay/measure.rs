@@ -57,20 +57,6 @@ impl Bench {
         })
     }
 
-    /// Waits until Kafka's compiler has nothing left to do, which it does beside its work.
-    pub(super) async fn quiet(&self) -> Result<()> {
-        const SECOND: Duration = Duration::from_secs(1);
-        let until = Instant::now() + Duration::from_mins(1);
-        loop {
-            let before = cpu::of_tree(self.kafka.id())?;
-            sleep(SECOND).await;
-            let spent = cpu::of_tree(self.kafka.id())?.saturating_sub(before);
-            if spent < SECOND / 20 || Instant::now() > until {
-                return Ok(());
-            }
-        }
-    }
-
     pub(super) async fn pace(
         &mut self,
         name: &str,

@@ -29,7 +29,7 @@ use self::{
     topic::{Ends, Published, Topic},
 };
 use crate::{
-    postgres,
+    cpu, postgres,
     program::{Program, beside, free_address},
     report, repository,
 };
@@ -123,7 +123,7 @@ impl Bench {
             if counts && !self.wanted(BARE) {
                 break;
             }
-            self.quiet().await?;
+            cpu::at_rest(&[self.kafka.id()]).await?;
             let from = party.topic.ends().await?;
             let mut bare = BareProducer::start(&party.outbox.url, &party.topic.kafka).await?;
             let meter = self.meter(&bare.program)?;
@@ -185,7 +185,7 @@ impl Bench {
 
     async fn relay_backlog(&mut self, name: &str, party: &mut Party) -> Result<Program> {
         let orders = self.fill(party).await?;
-        self.quiet().await?;
+        cpu::at_rest(&[self.kafka.id()]).await?;
         let from = party.topic.ends().await?;
         let mut relay = start_relay(party)?;
         let began = party
@@ -214,7 +214,7 @@ impl Bench {
         if self.wanted(DEBEZIUM) {
             program.stop().await?;
             let orders = self.fill(&mut party).await?;
-            self.quiet().await?;
+            cpu::at_rest(&[self.kafka.id()]).await?;
             let from = party.topic.ends().await?;
             program = connect.start()?;
             let began = party.outbox.moment(active, debezium::ACTIVE).await?;

@@ -58,9 +58,7 @@ impl Order {
             created_at: self.created_at,
             published_at: None,
             indexed_at,
-            topic: None,
-            partition: None,
-            offset: None,
+            origin: None,
         }
     }
 

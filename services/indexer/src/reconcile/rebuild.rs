@@ -178,7 +178,7 @@ async fn write(
     for order in orders {
         let lines = order.document(now).write(VersionType::External, &mut body);
         items.push(Item {
-            lines: lines.context("writing a bulk request")?,
+            lines,
             order_id: order.id,
         });
     }

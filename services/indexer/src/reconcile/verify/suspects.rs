@@ -251,7 +251,6 @@ impl<'a> Suspects<'a> {
                 }
                 (None, None) => continue,
             };
-            let lines = lines.context("writing a bulk request")?;
             changes.push(Change { suspect, lines });
         }
         self.change(changes, body, report, progress).await
@@ -292,7 +291,7 @@ fn lowest<'a>(suspects: impl IntoIterator<Item = &'a Suspect>) -> Option<i64> {
         .min()
 }
 
-fn write(order: &Order, version: VersionType, body: &mut Vec<u8>) -> Result<Range<usize>, serde_json::Error> {
+fn write(order: &Order, version: VersionType, body: &mut Vec<u8>) -> Range<usize> {
     order.document(Utc::now()).write(version, body)
 }
 
