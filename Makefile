@@ -75,12 +75,15 @@ images: ## makes the images, and copies them into the cluster
 clean-cache: ## removes everything that was built outside the repository (up to 40 GB)
 	@$(cluster)/clean-cache
 
-.PHONY: k6-smoke k6-load k6-report
+.PHONY: k6-smoke k6-load k6-steady k6-report
 k6-smoke: ## does the pipeline work? One order from the REST call to the search, by a Job in the cluster
 	@$(cluster)/k6 smoke
 
 k6-load: ## how does it bear load? 20 users for a minute (VUS=50 DURATION=5m for more)
 	@$(cluster)/k6 load
+
+k6-steady: ## does nothing fail while things change? 20 requests a second for a minute (DURATION=5m for longer)
+	@$(cluster)/k6 steady
 
 k6-report: ## the newest k6 run's HTML report and summary, into k6/results/
 	@$(cluster)/k6 report

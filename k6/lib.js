@@ -8,6 +8,9 @@ import { check, fail } from 'k6';
 
 const BASE_URL = (__ENV.BASE_URL || 'http://localhost').replace(/\/+$/, '');
 
+const ORDERS_SHARE = 0.7;
+const USERS = 200;
+
 // Requests are named by their route, so that one order's id is not one more time series.
 const named = (name, headers) => ({ tags: { name }, headers: headers || {} });
 
@@ -65,6 +68,16 @@ export function searchByUser(userId) {
     "search: only the user's orders": () => Array.isArray(found) && found.every((order) => order.userId === userId),
   });
   return Array.isArray(found) ? found : [];
+}
+
+/** What a shop's visitors do: 70 % place an order with a fresh key, 30 % search for the orders of a user. */
+export function buyOrSearch(skus) {
+  const userId = `load-${Math.floor(Math.random() * USERS)}`;
+  if (Math.random() < ORDERS_SHARE) {
+    placeOrder(skus[Math.floor(Math.random() * skus.length)], userId, freshKey());
+  } else {
+    searchByUser(userId);
+  }
 }
 
 /** Reads one order. A status that is not expected counts as a failed request. */

@@ -4,10 +4,7 @@
 //   BASE_URL=http://localhost k6 run k6/load.js
 //   VUS=50 DURATION=5m …            another number of users, or another time, for the second part
 
-import { freshKey, placeOrder, searchByUser, skusInStock } from './lib.js';
-
-const ORDERS_SHARE = 0.7;
-const USERS = 200;
+import { buyOrSearch, skusInStock } from './lib.js';
 
 export const options = {
   scenarios: {
@@ -37,10 +34,5 @@ export function setup() {
 }
 
 export default function ({ skus }) {
-  const userId = `load-${Math.floor(Math.random() * USERS)}`;
-  if (Math.random() < ORDERS_SHARE) {
-    placeOrder(skus[Math.floor(Math.random() * skus.length)], userId, freshKey());
-  } else {
-    searchByUser(userId);
-  }
+  buyOrSearch(skus);
 }

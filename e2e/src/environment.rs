@@ -11,7 +11,7 @@ const COMMAND_BOUND: Duration = Duration::from_mins(5);
 
 /// What the shell library of the cluster scripts knows, so that it is said in one place only.
 const ASK: &str =
-    r#". "$0" && printf '%s\n' "$ROOT" "$CACHE/kubeconfig" "$STATE/images" "$PATH" "$HTTP_PORT""#;
+    r#". "$0" && printf '%s\n' "$ROOT" "$CACHE/kubeconfig" "$STATE/images" "$PATH" "$HTTP_PORT" "$CLUSTER""#;
 
 /// Where things are on this machine.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Environment {
     pub http_port: u16,
     /// Lists the images that were made and loaded.
     images: PathBuf,
+    /// The name of the kind cluster.
+    name: String,
     /// `PATH` with the cache's tools before those of the machine.
     path: String,
 }
@@ -44,8 +46,8 @@ impl Environment {
         );
         let lines = String::from_utf8(answer.stdout).context("reading what lib.sh printed")?;
         let lines: Vec<&str> = lines.lines().collect();
-        let [repository, kubeconfig, images, path, port] = lines[..] else {
-            bail!("{library} printed {lines:?} where five lines were expected");
+        let [repository, kubeconfig, images, path, port, name] = lines[..] else {
+            bail!("{library} printed {lines:?} where six lines were expected");
         };
         let own = Env::from_process().optional_text("KUBECONFIG");
         Ok(Self {
@@ -55,6 +57,7 @@ impl Environment {
                 .parse()
                 .with_context(|| format!("HTTP_PORT is {port:?}; it takes a port number"))?,
             images: images.into(),
+            name: name.to_owned(),
             path: path.to_owned(),
         })
     }
@@ -131,6 +134,15 @@ impl Environment {
             output.status
         );
         Ok(printed)
+    }
+
+    /// Runs a command on each node of the cluster.
+    pub async fn on_nodes(&self, command: &[&str]) -> Result<()> {
+        let nodes = self.run("kind", &["get", "nodes", "--name", &self.name]).await?;
+        for node in nodes.lines() {
+            self.run("docker", &[&["exec", node], command].concat()).await?;
+        }
+        Ok(())
     }
 
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {

@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod environment;
 pub mod eventually;
+pub mod k6;
 pub mod orders;
 pub mod pipeline;
 pub mod scenario;

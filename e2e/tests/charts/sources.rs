@@ -29,7 +29,7 @@ fn the_load_scripts_are_the_files_of_k6() {
             .unwrap();
         assert_eq!(
             scripts.keys().collect::<Vec<_>>(),
-            ["lib.js", "load.js", "smoke.js"]
+            ["lib.js", "load.js", "smoke.js", "steady.js"]
         );
         for (name, text) in scripts {
             assert_eq!(text, &script(name), "{name}");

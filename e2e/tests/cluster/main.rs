@@ -14,3 +14,4 @@ mod order;
 mod ready;
 mod releases;
 mod restarts;
+mod steady;

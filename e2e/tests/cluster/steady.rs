@@ -1,0 +1,198 @@
+//! Not one request fails while the pipeline is upgraded, its secret rotated, its pods evicted and its operator replaced.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use commerce_e2e::{
+    cluster::{PIPELINES, PODS, SECRETS},
+    eventually::eventually,
+    k6::K6,
+    pipeline::{name, uid},
+    scenario::{Outcome, Scenario, scenario},
+    stores,
+};
+use serde_json::{Value, json};
+
+const OPERATOR_NAMESPACE: &str = "commerce-system";
+const COMPONENTS: [&str; 3] = ["api", "relay", "indexer"];
+/// For three Deployments, one after the other, on a busy machine.
+const ROLLED_OUT: Duration = Duration::from_mins(3);
+/// Longer than all that is done meanwhile.
+const K6_TIME: &str = "270s";
+
+#[tokio::test]
+async fn no_request_fails_whatever_is_replaced() -> Outcome {
+    scenario(async |s| {
+        let k6 = K6::start(s, "steady", &[&format!("duration={K6_TIME}")]).await?;
+        eventually("k6 sends requests", Duration::from_mins(1), async || {
+            let log = k6.log("k6").await?;
+            ensure!(log.contains("running"), "{log}");
+            Ok(())
+        })
+        .await?;
+        upgrade(s).await.context("while the image was upgraded")?;
+        rotate(s).await.context("while the secret was rotated")?;
+        evict(s).await.context("while pods were evicted")?;
+        replace_operator(s)
+            .await
+            .context("while the operator was replaced")?;
+        ensure!(
+            k6.runs().await?,
+            "k6 was over before the last disturbance: it proves nothing; see K6_TIME"
+        );
+        k6.passes(Duration::from_mins(4)).await
+    })
+    .await
+}
+
+/// Another tag of the same images: to Kubernetes it is another version.
+async fn upgrade(s: &Scenario) -> Result<()> {
+    let image = s.shop.object().await?["spec"]["image"].clone();
+    let text = |field: &str| {
+        image[field]
+            .as_str()
+            .with_context(|| format!("{field} in {image}"))
+    };
+    let (registry, tag) = (text("registry")?, text("tag")?);
+    let next = format!("{tag}-next");
+    for component in COMPONENTS {
+        let of = |tag: &str| format!("{registry}/{component}:{tag}");
+        let retag = [
+            "ctr",
+            "-n",
+            "k8s.io",
+            "images",
+            "tag",
+            "--force",
+            &of(tag),
+            &of(&next),
+        ];
+        s.cluster.environment.on_nodes(&retag).await?;
+    }
+    let (shop, back) = (s.shop.clone(), json!({"spec": {"image": {"tag": tag}}}));
+    s.afterwards("going back to the image", async move {
+        shop.cluster
+            .change(PIPELINES, &shop.namespace, &shop.name, &back)
+            .await?;
+        shop.ready_within(ROLLED_OUT).await
+    });
+    let before = uids(s).await?;
+    let change = json!({"spec": {"image": {"tag": next}}});
+    s.cluster
+        .change(PIPELINES, &s.shop.namespace, &s.shop.name, &change)
+        .await?;
+    replaced(s, &before).await
+}
+
+/// A new way to say the same: whoever reads the Secret has to start anew, as with another password.
+async fn rotate(s: &Scenario) -> Result<()> {
+    let uri = stores::secret(&s.cluster, "stores-postgres", "uri").await?;
+    let separator = if uri.contains('?') { '&' } else { '?' };
+    let rotated = format!("{uri}{separator}application_name=rotated");
+    let (cluster, shop) = (s.cluster.clone(), s.shop.clone());
+    let change = |uri: &str| json!({"data": {"uri": STANDARD.encode(uri)}});
+    let back = change(&uri);
+    s.afterwards("putting the secret back", async move {
+        cluster
+            .change(SECRETS, stores::NAMESPACE, "stores-postgres", &back)
+            .await?;
+        shop.ready_within(ROLLED_OUT).await
+    });
+    let before = uids(s).await?;
+    s.cluster
+        .change(SECRETS, stores::NAMESPACE, "stores-postgres", &change(&rotated))
+        .await?;
+    // The indexer does not read it.
+    let before = of_components(s, &["api", "relay"], &before).await?;
+    replaced(s, &before).await
+}
+
+/// As `kubectl drain` does it: each pod by its eviction, which waits for the disruption budget.
+async fn evict(s: &Scenario) -> Result<()> {
+    let before = uids(s).await?;
+    for pod in s.shop.pods("").await? {
+        let metadata = json!({"name": name(&pod), "namespace": s.shop.namespace});
+        let eviction =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}).to_string();
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}/eviction",
+            s.shop.namespace,
+            name(&pod)
+        );
+        eventually("the pod may be evicted", Duration::from_mins(1), async || {
+            let arguments = ["create", "--raw", &path, "-f", "-"];
+            s.cluster
+                .environment
+                .run_with_input("kubectl", &arguments, &eviction)
+                .await
+                .map(drop)
+        })
+        .await?;
+    }
+    replaced(s, &before).await
+}
+
+async fn replace_operator(s: &Scenario) -> Result<()> {
+    let selector = "app.kubernetes.io/name=commerce-operator";
+    let pods = s.cluster.list(PODS, OPERATOR_NAMESPACE, selector).await?;
+    ensure!(!pods.is_empty(), "no operator runs");
+    for pod in &pods {
+        s.cluster.delete(PODS, OPERATOR_NAMESPACE, name(pod)).await?;
+    }
+    let rollout = [
+        "rollout",
+        "status",
+        "deployment/commerce-operator",
+        "-n",
+        OPERATOR_NAMESPACE,
+        "--timeout=90s",
+    ];
+    s.cluster.environment.kubectl(&rollout).await?;
+    s.shop.ready().await
+}
+
+async fn uids(s: &Scenario) -> Result<BTreeSet<String>> {
+    Ok(s.shop
+        .pods("")
+        .await?
+        .iter()
+        .map(|pod| uid(pod).to_owned())
+        .collect())
+}
+
+/// Those of `pods` that are of one of these components.
+async fn of_components(
+    s: &Scenario,
+    components: &[&str],
+    pods: &BTreeSet<String>,
+) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for component in components {
+        let of_it = s.shop.pods(component).await?;
+        found.extend(of_it.iter().map(|pod| uid(pod).to_owned()));
+    }
+    Ok(found.intersection(pods).cloned().collect())
+}
+
+/// Waits until none of these pods is left, and all that are there are ready.
+async fn replaced(s: &Scenario, before: &BTreeSet<String>) -> Result<()> {
+    eventually("other pods have taken over", ROLLED_OUT, async || {
+        let pods = s.shop.pods("").await?;
+        for component in COMPONENTS {
+            ensure!(
+                pods.iter()
+                    .any(|pod| pod.pointer("/metadata/labels/app.kubernetes.io~1component")
+                        == Some(&Value::from(component))),
+                "no pod of {component}"
+            );
+        }
+        for pod in &pods {
+            ensure!(!before.contains(uid(pod)), "{} is still there", name(pod));
+            ensure!(stores::is_ready(pod), "{} is not ready", name(pod));
+        }
+        Ok(())
+    })
+    .await?;
+    s.shop.ready().await
+}
