@@ -31,6 +31,7 @@ pub const PIPELINES: Kind = kind("apis/commerce.lab/v1alpha1", "commercepipeline
 pub const DEPLOYMENTS: Kind = kind("apis/apps/v1", "deployments");
 pub const STATEFUL_SETS: Kind = kind("apis/apps/v1", "statefulsets");
 pub const CONTROLLER_REVISIONS: Kind = kind("apis/apps/v1", "controllerrevisions");
+pub const LEASES: Kind = kind("apis/coordination.k8s.io/v1", "leases");
 pub const JOBS: Kind = kind("apis/batch/v1", "jobs");
 pub const INGRESSES: Kind = kind("apis/networking.k8s.io/v1", "ingresses");
 pub const NETWORK_POLICIES: Kind = kind("apis/networking.k8s.io/v1", "networkpolicies");

@@ -4,6 +4,7 @@ mod around;
 mod away;
 mod bad_specs;
 mod conflict;
+mod control_plane;
 mod deletion;
 mod drift;
 mod flowing;
