@@ -1,4 +1,4 @@
-//! What stands around the workloads: an autoscaler that the operator leaves alone, network policies, a dashboard, and kinds that
+//! What stands around the workloads: an autoscaler that scales the API by real metrics, network policies, a dashboard, and kinds that
 //! this cluster does not have.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -12,9 +12,11 @@ use commerce_e2e::{
     scenario::{Outcome, scenario},
     tenant::Tenant,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NOTICED: Duration = Duration::from_secs(10);
+/// The metrics-server looks at new pods after a while, and the autoscaler at its figures every 15 s.
+const SCALED: Duration = Duration::from_mins(3);
 const QUIET: Duration = Duration::from_secs(15);
 const FOUND: Duration = Duration::from_secs(30);
 
@@ -24,7 +26,7 @@ async fn what_stands_around_the_workloads_is_made_kept_and_taken_away() -> Outco
         let mut second = Tenant::prepare(s, "around").await?;
         second.spec["api"]["resources"] = json!({"requests": {"cpu": "50m"}});
         second.spec["api"]["autoscaling"] =
-            json!({"minReplicas": 1, "maxReplicas": 3, "targetCPUUtilization": 60});
+            json!({"minReplicas": 1, "maxReplicas": 3, "targetCPUUtilization": 1});
         second.spec["networkPolicy"] = json!({"enabled": true});
         second.spec["monitoring"] = json!({"dashboards": {}, "podMonitor": {}});
         second.spec["deletionPolicy"] = json!("Delete");
@@ -56,22 +58,25 @@ async fn what_stands_around_the_workloads_is_made_kept_and_taken_away() -> Outco
         );
         second.orders()?.place(&Order::of(&new_user())).await?;
 
-        // Whoever scales the Deployment, as the autoscaler does, is let.
-        s.cluster
-            .change(
-                DEPLOYMENTS,
-                &namespace,
-                "second-api",
-                &json!({"spec": {"replicas": 2}}),
-            )
-            .await?;
-        throughout("two replicas", QUIET, async || {
+        // An idle API uses more than one percent of what it requests: the autoscaler wants as many as it may have.
+        let seen = async || {
+            s.cluster
+                .get(HORIZONTAL_POD_AUTOSCALERS, &namespace, "second-api")
+                .await
+        };
+        let replicas = async || -> Result<Value> {
             let api = s.cluster.get(DEPLOYMENTS, &namespace, "second-api").await?;
-            ensure!(
-                api["spec"]["replicas"] == 2,
-                "there are {}",
-                api["spec"]["replicas"]
-            );
+            Ok(api["spec"]["replicas"].clone())
+        };
+        eventually("the autoscaler has scaled the API", SCALED, async || {
+            let (now, autoscaler) = (replicas().await?, seen().await?);
+            ensure!(now == 3, "there are {now}; {}", autoscaler["status"]);
+            Ok(())
+        })
+        .await?;
+        throughout("the autoscaler's replicas", QUIET, async || {
+            let now = replicas().await?;
+            ensure!(now == 3, "there are {now}");
             Ok(())
         })
         .await?;
@@ -104,12 +109,8 @@ async fn what_stands_around_the_workloads_is_made_kept_and_taken_away() -> Outco
         })
         .await?;
         eventually("the spec's replicas are back", NOTICED, async || {
-            let api = s.cluster.get(DEPLOYMENTS, &namespace, "second-api").await?;
-            ensure!(
-                api["spec"]["replicas"] == second.spec["api"]["replicas"],
-                "there are {}",
-                api["spec"]["replicas"]
-            );
+            let now = replicas().await?;
+            ensure!(now == second.spec["api"]["replicas"], "there are {now}");
             Ok(())
         })
         .await?;
