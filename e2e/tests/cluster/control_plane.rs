@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const OPERATOR_NAMESPACE: &str = "commerce-system";
 const OPERATOR: &str = "commerce-operator";
 /// A Lease that nobody renews is free after 15 s.
-const TAKEN_OVER: Duration = Duration::from_secs(60);
+const TAKEN_OVER: Duration = Duration::from_mins(1);
 const AWAY: Duration = Duration::from_mins(1);
 const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 const PUT_ASIDE: &str = "/etc/kubernetes/kube-apiserver.yaml";
