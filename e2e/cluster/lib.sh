@@ -21,6 +21,7 @@ OFFICIAL_NODE_IMAGE=${NODE_IMAGE:-docker.io/kindest/node:v1.34.11@sha256:44e222e
 # never: build nothing, and fail where something is missing.
 COMMERCE_BUILD=${COMMERCE_BUILD:-auto}
 export HTTP_PORT=${HTTP_PORT:-80} HTTPS_PORT=${HTTPS_PORT:-443} # where the cluster's ingress listens on 127.0.0.1
+WORKERS=${WORKERS:-0} # nodes of a new cluster besides the first
 
 # --- log lines ---
 say() { printf '    %s\n' "$*" >&2; }

@@ -24,13 +24,7 @@ const K6_TIME: &str = "270s";
 #[tokio::test]
 async fn no_request_fails_whatever_is_replaced() -> Outcome {
     scenario(async |s| {
-        let k6 = K6::start(s, "steady", &[&format!("duration={K6_TIME}")]).await?;
-        eventually("k6 sends requests", Duration::from_mins(1), async || {
-            let log = k6.log("k6").await?;
-            ensure!(log.contains("running"), "{log}");
-            Ok(())
-        })
-        .await?;
+        let k6 = start_k6(s, K6_TIME).await?;
         upgrade(s).await.context("while the image was upgraded")?;
         rotate(s).await.context("while the secret was rotated")?;
         evict(s).await.context("while pods were evicted")?;
@@ -46,6 +40,69 @@ async fn no_request_fails_whatever_is_replaced() -> Outcome {
     .await
 }
 
+#[tokio::test]
+#[ignore = "takes a second node: make down, WORKERS=1 make up, E2E='--ignored drained' make e2e"]
+async fn no_request_fails_while_a_node_is_drained() -> Outcome {
+    scenario(async |s| {
+        let workers = [
+            "get",
+            "nodes",
+            "-l",
+            "!node-role.kubernetes.io/control-plane",
+            "-o",
+            "name",
+        ];
+        let workers = s.cluster.environment.kubectl(&workers).await?;
+        let worker = workers
+            .lines()
+            .next()
+            .context("there is no second node")?
+            .to_owned();
+        let on_it = async || -> Result<Vec<String>> {
+            let pods = s.shop.pods("").await?;
+            let on_it = pods
+                .iter()
+                .filter(|pod| worker.strip_prefix("node/") == pod["spec"]["nodeName"].as_str());
+            Ok(on_it.map(|pod| name(pod).to_owned()).collect())
+        };
+        let before = on_it().await?;
+        ensure!(!before.is_empty(), "{worker} has no pod of the pipeline");
+
+        let k6 = start_k6(s, "90s").await?;
+        let (environment, drained) = (s.cluster.environment.clone(), worker.clone());
+        s.afterwards("taking the node back", async move {
+            environment.kubectl(&["uncordon", &drained]).await.map(drop)
+        });
+        // The stores are left where their volumes are.
+        let drain = [
+            "drain",
+            &worker,
+            "--ignore-daemonsets",
+            "--pod-selector=app.kubernetes.io/instance=shop",
+            "--timeout=80s",
+        ];
+        s.cluster.environment.kubectl(&drain).await?;
+        let left = on_it().await?;
+        ensure!(left.is_empty(), "{left:?} are still on {worker}");
+        ensure!(k6.runs().await?, "k6 was over before the node was drained");
+        s.shop.ready().await?;
+        k6.passes(Duration::from_mins(2)).await
+    })
+    .await
+}
+
+/// Sends requests for so long, from now on.
+async fn start_k6(s: &Scenario, time: &str) -> Result<K6> {
+    let k6 = K6::start(s, "steady", &[&format!("duration={time}")]).await?;
+    eventually("k6 sends requests", Duration::from_mins(1), async || {
+        let log = k6.log("k6").await?;
+        ensure!(log.contains("running"), "{log}");
+        Ok(())
+    })
+    .await?;
+    Ok(k6)
+}
+
 /// Another tag of the same images: to Kubernetes it is another version.
 async fn upgrade(s: &Scenario) -> Result<()> {
     let image = s.shop.object().await?["spec"]["image"].clone();
@@ -57,7 +114,7 @@ async fn upgrade(s: &Scenario) -> Result<()> {
     let (registry, tag) = (text("registry")?, text("tag")?);
     let next = format!("{tag}-next");
     for component in COMPONENTS {
-        let of = |tag: &str| format!("{registry}/{component}:{tag}");
+        let of = |tag: &str| format!("{registry}/commerce-{component}:{tag}");
         let retag = [
             "ctr",
             "-n",
