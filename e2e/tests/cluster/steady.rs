@@ -19,7 +19,7 @@ const COMPONENTS: [&str; 3] = ["api", "relay", "indexer"];
 /// For three Deployments, one after the other, on a busy machine.
 const ROLLED_OUT: Duration = Duration::from_mins(3);
 /// Longer than all that is done meanwhile.
-const K6_TIME: &str = "270s";
+const K6_TIME: &str = "180s";
 
 #[tokio::test]
 async fn no_request_fails_whatever_is_replaced() -> Outcome {
