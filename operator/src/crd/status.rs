@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What the operator saw when it last looked.
@@ -66,6 +67,35 @@ pub struct CommercePipelineStatus {
     /// is away the operator keeps the workloads in repair for these, and rolls out nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared_for: Option<String>,
+
+    /// What becomes of the data in each store, while the pipeline is being deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "deletion")]
+    pub deletion: Vec<DeletionStatus>,
+}
+
+/// What becomes of the data in one store when the pipeline is deleted.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionStatus {
+    /// `PostgreSQL`, `Kafka` or `Elasticsearch`.
+    pub store: String,
+
+    /// `Retained`: it is kept, and the store is not asked. `Waiting`: it is still to be removed. `Removed`: it is gone.
+    /// `Left`: it could not be removed, and is not tried any more.
+    pub state: DeletionState,
+
+    /// Why, for people.
+    pub message: String,
+}
+
+/// How far the removal from one store is.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeletionState {
+    Retained,
+    Waiting,
+    Removed,
+    Left,
 }
 
 /// Replicas of one component.
@@ -152,4 +182,15 @@ fn conditions(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
             },
         },
     })
+}
+
+/// A list keyed by `store`.
+fn deletion(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = generator.subschema_for::<Vec<DeletionStatus>>();
+    schema.insert("x-kubernetes-list-type".to_owned(), "map".into());
+    schema.insert(
+        "x-kubernetes-list-map-keys".to_owned(),
+        serde_json::json!(["store"]),
+    );
+    schema
 }

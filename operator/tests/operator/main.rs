@@ -9,6 +9,7 @@ mod cluster;
 mod conflict;
 mod controller;
 mod crash;
+mod deletion;
 mod drift;
 mod faults;
 mod fixtures;

@@ -13,7 +13,7 @@ use kube::runtime::{
     events::{Recorder, Reporter},
 };
 use prometheus_client::registry::Registry;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
@@ -93,6 +93,17 @@ impl World {
 
     pub async fn pass(&self) -> Result<Action, Error> {
         Box::pin(reconcile("store", "shop", &self.context)).await
+    }
+
+    /// Deletes the pipeline, as `kubectl delete` does while a finalizer is there.
+    pub fn delete(&self) {
+        self.deleted_at("2026-01-01T00:00:00Z");
+    }
+
+    pub fn deleted_at(&self, time: &str) {
+        self.cluster.edit(PIPELINE, |pipeline| {
+            pipeline["metadata"]["deletionTimestamp"] = json!(time);
+        });
     }
 
     /// What was written since the last call, without events and statuses.

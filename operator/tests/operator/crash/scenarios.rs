@@ -339,6 +339,25 @@ scenario!(
 );
 
 scenario!(
+    deletion_with_a_policy_for_each_store,
+    Scenario {
+        spec: || vec![
+            ("kafka/deletionPolicy", json!("Delete")),
+            ("elasticsearch/deletionPolicy", json!("Delete"))
+        ],
+        steps: &[
+            |outside| outside.stores.take_away(&["Kafka", "PostgreSQL"]),
+            Outside::delete,
+            |outside| outside.change(|spec| spec["postgres"]["deletionPolicy"] = json!("Delete")),
+            |outside| outside.stores.take_away(&[]),
+        ],
+        // What PostgreSQL holds depends on how far it came.
+        overlaps: false,
+        ..PLAIN
+    }
+);
+
+scenario!(
     deletion_that_gives_up_on_a_store,
     Scenario {
         spec: with_delete,
