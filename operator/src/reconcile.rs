@@ -18,6 +18,7 @@ pub mod kinds;
 pub mod lag;
 pub mod names;
 mod prepare;
+mod quantity;
 pub mod rollout;
 pub mod secrets;
 pub mod services;

@@ -38,7 +38,7 @@ pub use status::{
     OutboxStatus, TopicStatus,
 };
 pub use template::{PodMetadata, PodTemplateOverrides};
-pub use workloads::{ApiSpec, BulkSpec, IndexerSpec, IngressSpec, RelaySpec, Resources};
+pub use workloads::{Amount, ApiSpec, BulkSpec, IndexerSpec, IngressSpec, RelaySpec, Resources};
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -354,3 +354,19 @@ async fn for_a_pipeline_that_is_gone_before_it_could_be_held_nothing_is_made() {
     world.pass().await.unwrap();
     assert_eq!(world.everything(), Vec::<String>::new());
 }
+
+/// The API server gives quantities back in a notation of its own.
+#[tokio::test]
+async fn quantities_in_another_notation_are_not_written_again() {
+    let resources = json!({ "requests": { "cpu": "1000m", "memory": "1024Mi" }, "limits": { "memory": 2_147_483_648_i64 } });
+    let mut world = World::ready(&[("api/resources", resources)]).await;
+    world.cluster.edit(API, |api| {
+        let container = &mut api["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["resources"]["requests"]["cpu"], "1000m");
+        container["resources"] =
+            json!({ "requests": { "cpu": "1", "memory": "1Gi" }, "limits": { "memory": "2Gi" } });
+    });
+    world.restart_operator();
+    world.pass().await.unwrap();
+    assert_eq!(world.everything(), Vec::<String>::new());
+}
