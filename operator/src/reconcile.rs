@@ -41,6 +41,7 @@ use self::{
     error::{Error, Stop},
     fetch::{Live, Observed, Read},
     flow::Flow,
+    kinds::Kind,
     lag::Load,
     names::Component,
     rollout::Step,
@@ -307,11 +308,14 @@ fn health_of(resource: &CommercePipeline, live: &Live, findings: &mut Findings) 
     findings.components = [Component::Api, Component::Relay, Component::Indexer]
         .map(health)
         .into();
-    findings.url = Some(health::url(
-        &name,
-        &resource.namespace().unwrap_or_default(),
-        &live.ingresses,
-    ));
+    let route = match (&resource.spec.api.gateway, &findings.missing) {
+        (Some(route), Some(missing)) => Some(route).filter(|_| !missing.contains(&Kind::HttpRoute)),
+        // Whether there is one is not known yet.
+        (Some(_), None) => return,
+        (None, _) => None,
+    };
+    let namespace = resource.namespace().unwrap_or_default();
+    findings.url = Some(health::url(&name, &namespace, &live.ingresses, route));
 }
 
 fn now() -> Time {

@@ -59,7 +59,8 @@ pub struct CommercePipelineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<FreshnessStatus>,
 
-    /// Address of the REST API: the Ingress if there is one, else the Service.
+    /// Address of the REST API: the Ingress if there is one, else the first host name of the HTTPRoute, else the Service.
+    /// Of a host name of the HTTPRoute it is `https` where `sectionName` begins so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 
