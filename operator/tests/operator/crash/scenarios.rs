@@ -132,6 +132,7 @@ scenario!(
     Scenario {
         steps: &[
             |outside| outside.cluster.remove(&format!("{SECRETS}cache")),
+            |outside| outside.cluster.remove(&format!("{DEPLOYMENTS}shop-relay")),
             |outside| {
                 let secret = all_secrets()
                     .into_iter()
