@@ -16,6 +16,7 @@ pub mod flow;
 pub mod health;
 pub mod kinds;
 pub mod lag;
+pub mod marks;
 pub mod names;
 mod prepare;
 mod quantity;

@@ -82,7 +82,7 @@ pub struct DeletionStatus {
     /// `PostgreSQL`, `Kafka` or `Elasticsearch`.
     pub store: String,
 
-    /// `Retained`: it is kept, and the store is not asked. `Waiting`: it is still to be removed. `Removed`: it is gone.
+    /// `Retained`: it is kept. `Waiting`: it is still to be removed. `Removed`: it is gone.
     /// `Left`: it could not be removed, and is not tried any more.
     pub state: DeletionState,
 

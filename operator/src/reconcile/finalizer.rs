@@ -3,10 +3,12 @@
 //! It never hangs for good. A store that is away is tried again, later and later, and told in the status; the annotation
 //! `commerce.lab/abandon-external: "true"` gives up on it. A store whose Secret is gone can't be reached ever again, and its
 //! data is left. Where the whole namespace goes, the stores may go with it, so they are waited for only for [`PATIENCE`].
-//! A store whose data is to be kept is not asked at all.
+//! A store whose data is to be kept need not be there: where it answers, the pipeline's mark is taken off it, so that others may
+//! take up what is in it.
 
 use std::time::Duration;
 
+use commerce_core::owner::Mark;
 use k8s_openapi::{api::core::v1::Namespace, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt as _,
@@ -19,7 +21,7 @@ use super::{
     RETRY_CLEANUP, apply, claims,
     error::{Error, Stop},
     events::{self, event},
-    fetch,
+    fetch, marks,
     names::{ABANDON, FINALIZER},
     secrets::Secrets,
     status::{self, Findings},
@@ -82,6 +84,7 @@ pub async fn finish(resource: &CommercePipeline, context: &Context) -> Result<Ac
         if let Some(waiting) = Box::pin(clean_up(resource, context)).await? {
             return Ok(waiting);
         }
+        Box::pin(unmark(resource, context)).await;
         release(&context.client, resource).await?;
     }
     context.forget(resource);
@@ -121,6 +124,7 @@ async fn clean_up(resource: &CommercePipeline, context: &Context) -> Result<Opti
 
     let secrets = &observed.secrets;
     let conflicts = &claims::conflicts(resource, context).await?;
+    let others = &others(resource, secrets, context).await;
     let work = Store::ALL
         .into_iter()
         .zip(&mut progress)
@@ -132,7 +136,11 @@ async fn clean_up(resource: &CommercePipeline, context: &Context) -> Result<Opti
                     let whose = format!("it is what the older pipeline {} uses", conflict.holder);
                     (DeletionState::Left, whose)
                 }
-                None => remove(store, resource, secrets, context).await?,
+                None => match others.of(store) {
+                    Ok(Some(whose)) => (DeletionState::Left, whose),
+                    Ok(None) => remove(store, resource, secrets, context).await?,
+                    Err(problem) => (DeletionState::Waiting, problem),
+                },
             };
             Ok::<_, Error>(())
         });
@@ -284,6 +292,83 @@ impl Store {
             message: message.to_owned(),
         };
         earlier.into_iter().find(removed).cloned().unwrap_or_else(begun)
+    }
+}
+
+/// Whose the stores are by their marks, where it is another pipeline.
+struct Others {
+    index: Result<Option<String>, String>,
+    schema: Result<Option<String>, String>,
+}
+
+impl Others {
+    /// Topics bear no mark: they are taken to be of whom the rest is. Of a store that can't say, its own removal will.
+    fn of(&self, store: Store) -> Result<Option<String>, String> {
+        match store {
+            Store::Elasticsearch => self.index.clone(),
+            Store::Postgres => self.schema.clone(),
+            Store::Kafka => {
+                let mut all = [&self.schema, &self.index].into_iter().flatten().flatten();
+                Ok(all
+                    .next()
+                    .map(|whose| format!("the rest of the pipeline is {whose}")))
+            }
+        }
+    }
+}
+
+async fn others(resource: &CommercePipeline, secrets: &Secrets, context: &Context) -> Others {
+    let (spec, namespace) = (&resource.spec, resource.namespace().unwrap_or_default());
+    let index = async {
+        match validate::elasticsearch(&spec.elasticsearch, &namespace, secrets) {
+            Ok(elasticsearch) => context.stores.index_mark(&elasticsearch).await,
+            Err(_) => Ok(Mark::Unmarkable),
+        }
+    };
+    let schema = async {
+        match validate::postgres(&spec.postgres, &namespace, secrets) {
+            Ok(postgres) => context.stores.schema_mark(&postgres.connect).await,
+            Err(_) => Ok(Mark::Unmarkable),
+        }
+    };
+    let (index, schema) = tokio::join!(index, schema);
+    Others {
+        index: index.map(|mark| marks::another(mark, resource)),
+        schema: schema.map(|mark| marks::another(mark, resource)),
+    }
+}
+
+/// Takes the pipeline's mark off what is kept. Where that does not work, whoever comes next has to be told to adopt it.
+async fn unmark(resource: &CommercePipeline, context: &Context) {
+    let kept = |store: Store| store.begin(resource).state == DeletionState::Retained;
+    let Ok(secrets) = fetch::secrets(&context.client, resource).await else {
+        return;
+    };
+    let (stores, failed) = (&context.stores, Error::CleanupFailed);
+    let (spec, namespace) = (&resource.spec, resource.namespace().unwrap_or_default());
+    let uid = resource.uid().unwrap_or_default();
+    let index = async {
+        let elasticsearch = validate::elasticsearch(&spec.elasticsearch, &namespace, &secrets);
+        match elasticsearch {
+            Ok(elasticsearch) if kept(Store::Elasticsearch) => {
+                let work = stores.unmark_index(&elasticsearch, &uid);
+                context.write(work, failed).await
+            }
+            _ => Ok(()),
+        }
+    };
+    let schema = async {
+        match validate::postgres(&spec.postgres, &namespace, &secrets) {
+            Ok(postgres) if kept(Store::Postgres) => {
+                let work = stores.unmark_schema(&postgres.connect, &uid);
+                context.write(work, failed).await
+            }
+            _ => Ok(()),
+        }
+    };
+    let (index, schema) = tokio::join!(index, schema);
+    for error in [index, schema].into_iter().filter_map(Result::err) {
+        tracing::warn!(namespace, name = resource.name_any(), %error, "the mark of a pipeline that is gone is left in a store");
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     cluster::{Cluster, PIPELINE},
     faults::Fault,
     services::FakeServices,
-    stores::{FakeStores, Held},
+    stores::{FakeStores, Held, Marks},
     world::World,
 };
 
@@ -234,10 +234,12 @@ impl Outside {
             }
             forget_how(object);
         }
-        Outcome {
-            objects,
-            stores: self.stores.held(),
+        let mut stores = self.stores.held();
+        if !objects.contains_key(PIPELINE) {
+            // A mark that could not be taken off at the end hinders nobody in this cluster.
+            stores.marks = Marks::default();
         }
+        Outcome { objects, stores }
     }
 }
 

@@ -156,8 +156,6 @@ async fn one_store_can_be_cleaned_where_the_others_are_kept() {
 #[tokio::test]
 async fn in_a_namespace_that_is_being_deleted_a_store_is_waited_for_only_for_a_while() {
     let world = World::ready(&[("deletionPolicy", json!("Delete"))]).await;
-    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "store" } });
-    world.cluster.put(NAMESPACE, namespace);
     world.stores.take_away(&["Kafka"]);
 
     world.delete();

@@ -37,6 +37,13 @@ impl World {
         let journal = Journal::default();
         let cluster = Cluster::new(journal.clone());
         cluster.put(PIPELINE, stored(&minimal(), changes));
+        for (name, uid) in [("kube-system", "c1"), ("store", "n1")] {
+            let metadata = json!({ "name": name, "uid": uid });
+            cluster.put(
+                &format!("/api/v1/namespaces/{name}"),
+                json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }),
+            );
+        }
         for secret in all_secrets() {
             let path = format!(
                 "/api/v1/namespaces/store/secrets/{}",
@@ -65,7 +72,7 @@ impl World {
     fn operator(cluster: &Cluster, stores: &Arc<FakeStores>, services: &Arc<FakeServices>) -> Context {
         let client = cluster.client();
         let tenure = Tenure::default();
-        tenure.until(Some(Instant::now() + Duration::from_hours(1)));
+        tenure.until(Some(Instant::now() + Duration::from_hours(24)));
         let reporter = Reporter {
             controller: "commerce-operator".into(),
             instance: None,
@@ -106,11 +113,14 @@ impl World {
         });
     }
 
-    /// What was written since the last call, without events and statuses.
+    /// What was written since the last call, without events, statuses and marks.
     pub fn done(&self) -> Vec<String> {
         let all = std::mem::take(&mut *self.journal.lock().unwrap());
         let told = |entry: &String| {
-            entry.starts_with("event ") || entry.starts_with("status ") || entry.contains(" events/")
+            entry.contains("mark ")
+                || entry.starts_with("event ")
+                || entry.starts_with("status ")
+                || entry.contains(" events/")
         };
         all.into_iter().filter(|entry| !told(entry)).collect()
     }
