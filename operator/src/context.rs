@@ -152,6 +152,8 @@ struct State {
     kinds: Option<(BTreeSet<Kind>, Instant)>,
     /// Where the tables of a generation of a pipeline are, by its uid.
     databases: HashMap<String, (i64, Option<String>)>,
+    /// What tells this cluster from others, by the namespace that it was found for.
+    clusters: HashMap<String, String>,
 }
 
 #[derive(Debug, Default)]
@@ -223,6 +225,19 @@ impl Memory {
     /// The kinds that the cluster has and might not have.
     pub fn has_kinds(&self, kinds: BTreeSet<Kind>) {
         self.lock().kinds = Some((kinds, Instant::now()));
+    }
+
+    /// What tells the cluster of a namespace from others.
+    #[must_use]
+    pub fn cluster(&self, namespace: &str) -> Option<String> {
+        self.lock().clusters.get(namespace).cloned()
+    }
+
+    /// What tells the cluster of a namespace from others.
+    pub fn is_of_cluster(&self, namespace: &str, cluster: &str) {
+        self.lock()
+            .clusters
+            .insert(namespace.to_owned(), cluster.to_owned());
     }
 
     /// Where the tables of a generation of a pipeline are, if that was found out.

@@ -16,8 +16,10 @@ pub mod flow;
 pub mod health;
 pub mod kinds;
 pub mod lag;
+pub mod marks;
 pub mod names;
 mod prepare;
+mod quantity;
 pub mod rollout;
 pub mod secrets;
 pub mod services;
@@ -40,6 +42,7 @@ use self::{
     error::{Error, Stop},
     fetch::{Live, Observed, Read},
     flow::Flow,
+    kinds::Kind,
     lag::Load,
     names::Component,
     rollout::Step,
@@ -141,7 +144,14 @@ async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Fin
     health_of(resource, &observed.live, findings);
     let (flow, load) = look(resource, &observed.live, context).await;
     findings.flow = Some(flow);
-    let mut pipeline = validate::validate(resource, &observed.secrets)?;
+    let mut pipeline = match validate::validate(resource, &observed.secrets) {
+        Ok(pipeline) => pipeline,
+        Err(invalid) => {
+            let live = keep(resource, observed.live, &context.client).await?;
+            health_of(resource, &live, findings);
+            return Err(invalid.into());
+        }
+    };
     let scaled = scale(resource, &mut pipeline, &observed.live, load, context, findings);
     let objects = build::objects(&pipeline);
     apply::apply(&context.client, &objects.account, &observed.live.accounts).await?;
@@ -178,6 +188,30 @@ async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Fin
         });
     }
     prepared
+}
+
+/// Keeps in repair what runs of a pipeline whose spec can't be built, and gives the children as they are then.
+async fn keep(resource: &CommercePipeline, mut live: Live, client: &Client) -> Result<Live, Error> {
+    if !rollout::has_begun(&live.deployments, &live.revisions) {
+        return Ok(live);
+    }
+    let frame = build::frame(resource, &live.deployments);
+    apply::apply(client, &frame.account, &live.accounts).await?;
+    for service in &frame.services {
+        apply::apply(client, service, &live.services).await?;
+    }
+    for budget in &frame.budgets {
+        apply::apply(client, budget, &live.budgets).await?;
+    }
+    for desired in &frame.deployments {
+        if let Some(kept) = rollout::keep(desired, &live.deployments, &live.revisions) {
+            let applied = autoscaler::apply(client, &kept, &live, frame.autoscaler.as_ref()).await?;
+            live.deployments
+                .retain(|live| live.name_any() != applied.name_any());
+            live.deployments.push(applied);
+        }
+    }
+    Ok(live)
 }
 
 /// Components whose new version waits, and what for.
@@ -306,11 +340,14 @@ fn health_of(resource: &CommercePipeline, live: &Live, findings: &mut Findings) 
     findings.components = [Component::Api, Component::Relay, Component::Indexer]
         .map(health)
         .into();
-    findings.url = Some(health::url(
-        &name,
-        &resource.namespace().unwrap_or_default(),
-        &live.ingresses,
-    ));
+    let route = match (&resource.spec.api.gateway, &findings.missing) {
+        (Some(route), Some(missing)) => Some(route).filter(|_| !missing.contains(&Kind::HttpRoute)),
+        // Whether there is one is not known yet.
+        (Some(_), None) => return,
+        (None, _) => None,
+    };
+    let namespace = resource.namespace().unwrap_or_default();
+    findings.url = Some(health::url(&name, &namespace, &live.ingresses, route));
 }
 
 fn now() -> Time {

@@ -112,6 +112,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# Whether the namespace of a deleted pipeline goes as well, and its stores perhaps with it. In a Role, get is of that
+# namespace alone.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
 # What `kubectl describe` shows. patch: a repeated event is counted, not written again.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -33,6 +33,8 @@ fn new_specs() -> Vec<Case> {
         ("/postgres", Value::Null, "spec.postgres: Required value"),
         ("/postgres/secretRef", Value::Null, "spec.postgres.secretRef: Required value"),
         ("/postgres/secretRef/name", json!("Not_A_Name"), "spec.postgres.secretRef.name"),
+        ("/postgres/deletionPolicy", json!("Delete"), "postgres.deletionPolicy: Delete needs Delete for kafka and elasticsearch too"),
+        ("/kafka/deletionPolicy", json!("Keep"), "spec.kafka.deletionPolicy: Unsupported value: \"Keep\""),
         ("/postgres/poolSize", json!(0), "spec.postgres.poolSize"),
         ("/postgres/poolSize", json!("ten"), "spec.postgres.poolSize"),
         ("/postgres/migrations", json!("Manual"), "catalogue.seed is written by the migration Job"),

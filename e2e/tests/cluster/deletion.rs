@@ -11,7 +11,7 @@ use commerce_e2e::{
     scenario::{Outcome, scenario},
     tenant::Tenant,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const GONE: Duration = Duration::from_mins(1);
 
@@ -78,6 +78,88 @@ async fn retain_keeps_everything_for_a_successor_and_delete_removes_it() -> Outc
             Ok(())
         })
         .await
+    })
+    .await
+}
+
+/// The index is somewhere else from the moment on that the pipeline goes, so it can't be removed until it is found again.
+#[tokio::test]
+async fn each_store_has_its_policy_and_the_status_tells_which_one_waits() -> Outcome {
+    scenario(async |s| {
+        let mut tenant = Tenant::prepare(s, "policies").await?;
+        tenant.spec["deletionPolicy"] = json!("Delete");
+        tenant.spec["postgres"]["deletionPolicy"] = json!("Retain");
+        tenant.apply().await?;
+        tenant.pipeline.ready().await?;
+        let tables = tenant.tables().await?;
+        let pipeline = &tenant.pipeline;
+        let url = tenant.spec["elasticsearch"]["url"].clone();
+        let search_at = async |url: &Value| {
+            let change = json!({"spec": {"elasticsearch": {"url": url}}});
+            let (namespace, name) = (&pipeline.namespace, &pipeline.name);
+            pipeline.cluster.change(PIPELINES, namespace, name, &change).await
+        };
+        search_at(&json!(format!("http://nowhere.{}.svc:9200", pipeline.namespace))).await?;
+        pipeline.delete().await?;
+        eventually("the status tells of each store", GONE, async || {
+            let told = pipeline.object().await?["status"]["deletion"].clone();
+            let state = |store: &str| {
+                let all = told.as_array().into_iter().flatten();
+                let found = all.clone().find(|told| told["store"] == store);
+                found
+                    .and_then(|told| told["state"].as_str())
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            let states = (state("PostgreSQL"), state("Kafka"), state("Elasticsearch"));
+            let (kept, gone, waits) = (&states.0[..], &states.1[..], &states.2[..]);
+            ensure!(
+                (kept, gone, waits) == ("Retained", "Removed", "Waiting"),
+                "it is {told}"
+            );
+            Ok(())
+        })
+        .await?;
+        let condition = pipeline.condition("Ready").await?;
+        ensure!(
+            condition.message.contains("the index in Elasticsearch")
+                && condition.message.contains("abandon-external"),
+            "Ready says {}",
+            condition.message
+        );
+
+        search_at(&url).await?;
+        pipeline
+            .cluster
+            .gone(PIPELINES, &pipeline.namespace, &pipeline.name, GONE)
+            .await?;
+        assert_eq!(tenant.indices_and_template().await?, (vec![], false));
+        assert_eq!(tenant.tables().await?, tables, "PostgreSQL is kept");
+        eventually("the topics are gone", Duration::from_secs(10), async || {
+            let left = tenant.topics().await?;
+            ensure!(left.is_empty(), "there are {left:?}");
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// As where a store runs in the namespace that goes, and no Secret is needed to reach it.
+#[tokio::test]
+async fn a_namespace_can_be_deleted_while_a_store_is_away() -> Outcome {
+    scenario(async |s| {
+        let mut tenant = Tenant::prepare(s, "nowhere").await?;
+        tenant.spec["deletionPolicy"] = json!("Delete");
+        tenant.spec["kafka"]["bootstrapServers"] = json!("kafka:9092");
+        tenant.apply().await?;
+        tenant
+            .pipeline
+            .reaches("StoresReachable", "False", Duration::from_secs(30))
+            .await?;
+        s.cluster
+            .delete_namespace(&tenant.pipeline.namespace, Duration::from_mins(3))
+            .await
     })
     .await
 }

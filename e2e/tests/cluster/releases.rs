@@ -11,8 +11,9 @@ use commerce_e2e::{
     orders::{Order, Orders, new_user},
     pipeline::{name, uid},
     scenario::{Outcome, Scenario, scenario},
+    tenant::Tenant,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const OPERATOR_NAMESPACE: &str = "commerce-system";
 const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/commercepipelines.commerce.lab";
@@ -103,13 +104,21 @@ async fn pipelines_outlive_the_operator() -> Outcome {
         ]);
         let values = values.await?;
         let orders = Orders::through_ingress(&s.cluster, None)?;
+        // It has a finalizer and nothing else, as it never gets so far.
+        let mut departed = Tenant::prepare(s, "departed").await?;
+        departed.spec["kafka"]["bootstrapServers"] = json!("kafka:9092");
+        departed.apply().await?;
+        departed
+            .pipeline
+            .reaches("StoresReachable", "False", Duration::from_secs(30))
+            .await?;
         let (pods, uid_before) = (pipeline_pods(s).await?, uid(&s.shop.object().await?).to_owned());
         s.afterwards(
             "installing the operator again",
             install_operator(environment.clone(), values.clone()),
         );
 
-        environment
+        let told = environment
             .helm(&[
                 "uninstall",
                 "commerce-operator",
@@ -118,6 +127,11 @@ async fn pipelines_outlive_the_operator() -> Outcome {
                 "--wait",
             ])
             .await?;
+        ensure!(
+            told.contains("kept")
+                && told.contains("[CustomResourceDefinition] commercepipelines.commerce.lab"),
+            "helm does not tell that pipelines are kept: {told}"
+        );
         crd_generation(s)
             .await
             .context("the definition of CommercePipeline is kept")?;
@@ -153,7 +167,24 @@ async fn pipelines_outlive_the_operator() -> Outcome {
             .finds(&user, std::slice::from_ref(&id), Duration::from_secs(5))
             .await?;
 
+        let deleted = &departed.pipeline;
+        deleted.delete().await?;
+        let waits = deleted.object().await.context("it waits for an operator")?;
+        ensure!(
+            waits["metadata"]["deletionTimestamp"].is_string(),
+            "it is not being deleted: {}",
+            waits["metadata"]
+        );
+
         install_operator(environment, values).await?;
+        s.cluster
+            .gone(
+                PIPELINES,
+                &deleted.namespace,
+                &deleted.name,
+                Duration::from_mins(1),
+            )
+            .await?;
         s.shop.ready().await?;
         assert_eq!(
             uid(&s.shop.object().await?),

@@ -9,9 +9,9 @@ use super::CommercePipeline;
 
 /// The definition of the resource as it is installed.
 ///
-/// It differs from what the derive gives in two points. No field is nullable: a `null` then means "absent" to the API server,
-/// which gives such a field its default, where a nullable one would keep the `null`. And a description is one line for each
-/// paragraph, since `kubectl explain` wraps by itself.
+/// It differs from what the derive gives in two points. No field is nullable, nor is `null` one of the values it can have: a
+/// `null` then means "absent" to the API server, which gives such a field its default, where a nullable one would keep the
+/// `null`. And a description is one line for each paragraph, since `kubectl explain` wraps by itself.
 #[must_use]
 pub fn definition() -> CustomResourceDefinition {
     let mut crd = CommercePipeline::crd();
@@ -29,6 +29,9 @@ pub fn definition() -> CustomResourceDefinition {
 
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
     if let Some(description) = &mut schema.description {
         *description = paragraphs(description);
     }

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{SecretKeyRef, TlsSpec};
+use super::{DeletionPolicy, SecretKeyRef, TlsSpec};
 
 /// The cluster that searches orders.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,10 @@ pub struct ElasticsearchSpec {
     /// The index that the operator creates.
     #[serde(default)]
     pub index: IndexSpec,
+
+    /// What happens to the index when the pipeline is deleted; `spec.deletionPolicy` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
 }
 
 /// How the services log in to Elasticsearch.

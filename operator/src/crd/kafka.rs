@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{SecretKeyRef, TlsSpec};
+use super::{DeletionPolicy, SecretKeyRef, TlsSpec};
 
 /// The cluster that carries the order events.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,10 @@ pub struct KafkaSpec {
     /// The topics that the operator creates.
     #[serde(default)]
     pub topics: TopicsSpec,
+
+    /// What happens to the topics when the pipeline is deleted; `spec.deletionPolicy` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
 }
 
 /// How the services log in to Kafka.

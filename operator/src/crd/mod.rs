@@ -34,10 +34,11 @@ pub use reference::reference;
 pub use scaling::{ApiAutoscalingSpec, IndexerAutoscalingSpec};
 pub use secrets::{CertificateSecretRef, SecretKeyRef, SecretName, TlsSpec, UriSecretRef};
 pub use status::{
-    CommercePipelineStatus, ComponentStatus, FreshnessStatus, IndexStatus, OutboxStatus, TopicStatus,
+    CommercePipelineStatus, ComponentStatus, DeletionState, DeletionStatus, FreshnessStatus, IndexStatus,
+    OutboxStatus, TopicStatus,
 };
 pub use template::{PodMetadata, PodTemplateOverrides};
-pub use workloads::{ApiSpec, BulkSpec, IndexerSpec, IngressSpec, RelaySpec, Resources};
+pub use workloads::{Amount, ApiSpec, BulkSpec, IndexerSpec, IngressSpec, RelaySpec, Resources};
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -114,7 +115,10 @@ use serde::{Deserialize, Serialize};
         .field_path(".indexer.replicas"),
     validation = Rule::new("!has(self.indexer.autoscaling) || self.indexer.autoscaling.maxReplicas <= self.kafka.topics.partitions")
         .message("indexer.autoscaling.maxReplicas is above kafka.topics.partitions, so some replicas would have nothing to read: lower indexer.autoscaling.maxReplicas, or raise kafka.topics.partitions")
-        .field_path(".indexer.autoscaling.maxReplicas")
+        .field_path(".indexer.autoscaling.maxReplicas"),
+    validation = Rule::new("(has(self.postgres.deletionPolicy) ? self.postgres.deletionPolicy : self.deletionPolicy) == 'Retain' || [has(self.kafka.deletionPolicy) ? self.kafka.deletionPolicy : self.deletionPolicy, has(self.elasticsearch.deletionPolicy) ? self.elasticsearch.deletionPolicy : self.deletionPolicy].all(p, p == 'Delete')")
+        .message("postgres.deletionPolicy: Delete needs Delete for kafka and elasticsearch too: order numbers begin at 1 again in new tables, and what is kept of the old orders would be taken for the new ones. Keep the tables, or remove the topics and the index as well")
+        .field_path(".postgres.deletionPolicy")
 )]
 pub struct CommercePipelineSpec {
     /// Where the images of the services come from.
@@ -143,7 +147,8 @@ pub struct CommercePipelineSpec {
     pub suspend: bool,
 
     /// What happens to the topics, the index and the database tables when the pipeline is deleted. `Retain` keeps them, and
-    /// a pipeline of the same names takes them up again; `Delete` removes them with all their data.
+    /// a pipeline of the same names takes them up again; `Delete` removes them with all their data. Each of `postgres`,
+    /// `kafka` and `elasticsearch` may say otherwise for itself. What is in Redis expires.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 

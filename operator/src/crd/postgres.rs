@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{TlsSpec, UriSecretRef};
+use super::{DeletionPolicy, TlsSpec, UriSecretRef};
 
 /// The database of orders, stock and outbox.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,10 @@ pub struct PostgresSpec {
             .message("postgres.outboxRetention must be between 1h and 2160h (90 days)")
     )]
     pub outbox_retention: String,
+
+    /// What happens to the tables when the pipeline is deleted; `spec.deletionPolicy` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
 }
 
 /// Who brings the database schema up to date.

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What the operator saw when it last looked.
@@ -58,7 +59,8 @@ pub struct CommercePipelineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<FreshnessStatus>,
 
-    /// Address of the REST API: the Ingress if there is one, else the Service.
+    /// Address of the REST API: the Ingress if there is one, else the first host name of the HTTPRoute, else the Service.
+    /// Of a host name of the HTTPRoute it is `https` where `sectionName` begins so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 
@@ -66,6 +68,35 @@ pub struct CommercePipelineStatus {
     /// is away the operator keeps the workloads in repair for these, and rolls out nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared_for: Option<String>,
+
+    /// What becomes of the data in each store, while the pipeline is being deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "deletion")]
+    pub deletion: Vec<DeletionStatus>,
+}
+
+/// What becomes of the data in one store when the pipeline is deleted.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionStatus {
+    /// `PostgreSQL`, `Kafka` or `Elasticsearch`.
+    pub store: String,
+
+    /// `Retained`: it is kept. `Waiting`: it is still to be removed. `Removed`: it is gone.
+    /// `Left`: it could not be removed, and is not tried any more.
+    pub state: DeletionState,
+
+    /// Why, for people.
+    pub message: String,
+}
+
+/// How far the removal from one store is.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeletionState {
+    Retained,
+    Waiting,
+    Removed,
+    Left,
 }
 
 /// Replicas of one component.
@@ -152,4 +183,15 @@ fn conditions(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
             },
         },
     })
+}
+
+/// A list keyed by `store`.
+fn deletion(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = generator.subschema_for::<Vec<DeletionStatus>>();
+    schema.insert("x-kubernetes-list-type".to_owned(), "map".into());
+    schema.insert(
+        "x-kubernetes-list-map-keys".to_owned(),
+        serde_json::json!(["store"]),
+    );
+    schema
 }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use commerce_core::{
     drift::{Difference, What},
     index::{Found, IndexSpec, IndexState},
+    owner::{Mark, Owner},
     postgres,
     topics::{self, Topic, TopicState},
 };
@@ -35,6 +36,10 @@ pub trait Survey: fmt::Debug + Send + Sync {
     async fn topics(&self, kafka: &Kafka) -> Result<BTreeMap<String, Topic>, String>;
     /// What there is of template, index and alias.
     async fn index(&self, elasticsearch: &Elasticsearch) -> Result<Found, String>;
+    /// Whose tables these are.
+    async fn schema_mark(&self, postgres: &PgConnectOptions) -> Result<Mark, String>;
+    /// Whose index this is.
+    async fn index_mark(&self, elasticsearch: &Elasticsearch) -> Result<Mark, String>;
 }
 
 #[async_trait]
@@ -53,6 +58,14 @@ impl Survey for Remote {
 
     async fn index(&self, elasticsearch: &Elasticsearch) -> Result<Found, String> {
         self.read_index(elasticsearch).await
+    }
+
+    async fn schema_mark(&self, postgres: &PgConnectOptions) -> Result<Mark, String> {
+        Stores::schema_mark(self, postgres).await
+    }
+
+    async fn index_mark(&self, elasticsearch: &Elasticsearch) -> Result<Mark, String> {
+        Stores::index_mark(self, elasticsearch).await
     }
 }
 
@@ -218,6 +231,40 @@ impl Stores for Unchanged {
             }
         }
         Ok(after)
+    }
+
+    async fn schema_mark(&self, postgres: &PgConnectOptions) -> Result<Mark, String> {
+        if self.is_away("PostgreSQL") {
+            return Ok(Mark::Unmarkable);
+        }
+        match self.survey.schema_mark(postgres).await {
+            Err(_) if self.lock().migrates => Ok(Mark::Unmarkable),
+            other => other,
+        }
+    }
+
+    /// That a pipeline marks what it uses goes without saying.
+    async fn mark_schema(&self, _: &PgConnectOptions, _: &Owner, _: Option<&Owner>) -> Result<bool, String> {
+        Ok(true)
+    }
+
+    async fn unmark_schema(&self, _: &PgConnectOptions, _: &str) -> Result<(), String> {
+        Err(UNUSED.to_owned())
+    }
+
+    async fn index_mark(&self, elasticsearch: &Elasticsearch) -> Result<Mark, String> {
+        if self.is_away("Elasticsearch") {
+            return Ok(Mark::Unmarkable);
+        }
+        self.survey.index_mark(elasticsearch).await
+    }
+
+    async fn mark_index(&self, _: &Elasticsearch, _: &Owner, _: bool) -> Result<bool, String> {
+        Ok(true)
+    }
+
+    async fn unmark_index(&self, _: &Elasticsearch, _: &str) -> Result<(), String> {
+        Err(UNUSED.to_owned())
     }
 
     async fn remove_topics(&self, _: &Kafka) -> Result<(), String> {

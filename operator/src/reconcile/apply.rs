@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     error::Error,
     names::{self, APPLIED, MANAGER},
+    quantity,
 };
 
 /// Makes `desired` true, and gives the object as it then is.
@@ -46,7 +47,7 @@ where
     let live = live.iter().find(|live| live.name_any() == name);
     if let Some(live) = live {
         let actual = serde_json::to_value(live).map_err(|error| failed(kube::Error::SerdeError(error)))?;
-        if contains(&actual, &body) {
+        if contains(&actual, &body, false) {
             return Ok(live.clone());
         }
     }
@@ -114,23 +115,29 @@ fn marked<K: Serialize>(desired: &K) -> Result<Value, serde_json::Error> {
     Ok(body)
 }
 
+/// Fields that hold quantities, or maps of them. The API server keeps these as numbers and gives them back in one notation of
+/// its own: `1` for `1000m`.
+const QUANTITIES: [&str; 4] = ["limits", "requests", "sizeLimit", "divisor"];
+
 /// Whether all of `desired` is in `actual`. Lists must agree in length and order, and what is empty may be absent.
-fn contains(actual: &Value, desired: &Value) -> bool {
+fn contains(actual: &Value, desired: &Value, are_quantities: bool) -> bool {
     match (actual, desired) {
-        (Value::Object(actual), Value::Object(desired)) => desired
-            .iter()
-            .all(|(key, desired)| contains(actual.get(key).unwrap_or(&Value::Null), desired)),
+        (Value::Object(actual), Value::Object(desired)) => desired.iter().all(|(key, desired)| {
+            let are_quantities = are_quantities || QUANTITIES.contains(&key.as_str());
+            contains(actual.get(key).unwrap_or(&Value::Null), desired, are_quantities)
+        }),
         (Value::Array(actual), Value::Array(desired)) => {
             actual.len() == desired.len()
                 && actual
                     .iter()
                     .zip(desired)
-                    .all(|(actual, desired)| contains(actual, desired))
+                    .all(|(actual, desired)| contains(actual, desired, are_quantities))
         }
         (Value::Null, Value::Object(desired)) => desired.is_empty(),
         (Value::Null, Value::Array(desired)) => desired.is_empty(),
         // As the API server has it of a variable whose value is empty.
         (Value::Null, Value::String(desired)) => desired.is_empty(),
+        (Value::String(actual), Value::String(desired)) if are_quantities => quantity::same(actual, desired),
         (actual, desired) => actual == desired,
     }
 }
@@ -145,7 +152,7 @@ mod tests {
     fn defaults_of_the_api_server_are_no_difference() {
         let desired = json!({"spec": {"ports": [{"port": 80}], "volumes": [], "env": [{"name": "PREFIX", "value": ""}]}});
         let actual = json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "type": "ClusterIP", "env": [{"name": "PREFIX"}]}, "status": {}});
-        assert!(contains(&actual, &desired));
+        assert!(contains(&actual, &desired, false));
     }
 
     #[test]
@@ -156,7 +163,15 @@ mod tests {
             json!({"spec": {"replicas": 2}}),
             json!({"spec": {"replicas": 2, "ports": [{"port": 80}, {"port": 81}]}}),
         ] {
-            assert!(!contains(&actual, &desired), "{actual}");
+            assert!(!contains(&actual, &desired, false), "{actual}");
         }
+    }
+    #[test]
+    fn another_notation_of_a_quantity_is_no_difference_and_another_text_is() {
+        let desired = json!({"containers": [{"resources": {"limits": {"cpu": "1000m", "memory": "1.5Gi"}}, "args": ["1000m"]}]});
+        let with = |cpu: &str, arg: &str| json!({"containers": [{"resources": {"limits": {"cpu": cpu, "memory": "1536Mi"}}, "args": [arg]}]});
+        assert!(contains(&with("1", "1000m"), &desired, false));
+        assert!(!contains(&with("2", "1000m"), &desired, false));
+        assert!(!contains(&with("1", "1"), &desired, false));
     }
 }

@@ -23,17 +23,18 @@ use k8s_openapi::{
         networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use kube::api::DynamicObject;
+use kube::{Resource as _, ResourceExt as _, api::DynamicObject};
 use serde_json::Value;
 
 use super::{
+    health,
     kinds::Kind,
     names::{self, Component},
-    validate::{Pipeline, Problem},
+    validate::{self, Pipeline, Problem},
 };
-use crate::crd::Migrations;
+use crate::crd::{CommercePipeline, Migrations};
 
 /// The objects of one pipeline.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ pub fn objects(pipeline: &Pipeline) -> Objects {
             .map(|component| workload::budget(pipeline, component))
             .to_vec(),
         ingress: network::ingress(pipeline),
-        autoscaler: workload::autoscaler(pipeline),
+        autoscaler: workload::autoscaler(pipeline, &pipeline.api),
         policies: policy::policies(pipeline),
         dashboards: monitoring::dashboards(pipeline),
         optional: monitoring::pod_monitor(pipeline)
@@ -79,6 +80,78 @@ pub fn objects(pipeline: &Pipeline) -> Objects {
             .chain(monitoring::rule(pipeline))
             .chain(network::route(pipeline))
             .collect(),
+    }
+}
+
+/// The objects that look the same whatever runs in the pods: what is kept in repair while the spec can't be built.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub account: ServiceAccount,
+    /// Without pods. One is missing where its number of replicas can't be told.
+    pub deployments: Vec<Deployment>,
+    pub services: Vec<Service>,
+    pub budgets: Vec<PodDisruptionBudget>,
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
+}
+
+/// The frame of a pipeline, whose Deployments are at present as in `live`.
+#[must_use]
+pub fn frame(resource: &CommercePipeline, live: &[Deployment]) -> Frame {
+    let owner = resource.controller_owner_ref(&()).unwrap_or_default();
+    let (name, namespace) = (resource.name_any(), resource.namespace().unwrap_or_default());
+    let whose = Identity {
+        name: &name,
+        namespace: &namespace,
+        owner: &owner,
+    };
+    let api = validate::api(&resource.spec.api).ok();
+    let relay = validate::relay(&resource.spec.relay).ok();
+    let mut indexer = validate::indexer(&resource.spec.indexer).ok();
+    if let Some(indexer) = indexer
+        .as_mut()
+        .filter(|indexer| indexer.workload.scaling.is_some())
+    {
+        let name = child_name(&name, Component::Indexer);
+        if let Some(found) = live.iter().find(|live| live.name_any() == name) {
+            indexer.workload.replicas = Some(health::replicas(found));
+        }
+    }
+    let deployment = |component| {
+        let workload = match component {
+            Component::Api => api.as_ref(),
+            Component::Relay => relay.as_ref().map(|relay| &relay.workload),
+            Component::Indexer => indexer.as_ref().map(|indexer| &indexer.workload),
+        };
+        Some(workload::without_pods(whose, component, workload?))
+    };
+    Frame {
+        account: account(whose),
+        deployments: Component::ALL.into_iter().filter_map(deployment).collect(),
+        services: Component::ALL
+            .map(|component| network::service(whose, component))
+            .to_vec(),
+        budgets: Component::ALL
+            .map(|component| workload::budget(whose, component))
+            .to_vec(),
+        autoscaler: api.as_ref().and_then(|api| workload::autoscaler(whose, api)),
+    }
+}
+
+/// Whose the objects are.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    owner: &'a OwnerReference,
+}
+
+impl<'a> From<&'a Pipeline> for Identity<'a> {
+    fn from(pipeline: &'a Pipeline) -> Self {
+        Self {
+            name: &pipeline.name,
+            namespace: &pipeline.namespace,
+            owner: &pipeline.owner,
+        }
     }
 }
 
@@ -111,20 +184,22 @@ pub fn child_name(pipeline: &str, component: Component) -> String {
 }
 
 /// The pods of a pipeline run under an account of their own, without rights and without a token.
-fn account(pipeline: &Pipeline) -> ServiceAccount {
+fn account<'a>(whose: impl Into<Identity<'a>>) -> ServiceAccount {
+    let whose = whose.into();
     ServiceAccount {
-        metadata: metadata(pipeline, &pipeline.name, "pipeline"),
+        metadata: metadata(whose, whose.name, "pipeline"),
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }
 }
 
-fn metadata(pipeline: &Pipeline, name: &str, component: &str) -> ObjectMeta {
+fn metadata<'a>(whose: impl Into<Identity<'a>>, name: &str, component: &str) -> ObjectMeta {
+    let whose = whose.into();
     ObjectMeta {
         name: Some(name.to_owned()),
-        namespace: Some(pipeline.namespace.clone()),
-        labels: Some(names::labels(&pipeline.name, component)),
-        owner_references: Some(vec![pipeline.owner.clone()]),
+        namespace: Some(whose.namespace.to_owned()),
+        labels: Some(names::labels(whose.name, component)),
+        owner_references: Some(vec![whose.owner.clone()]),
         ..ObjectMeta::default()
     }
 }

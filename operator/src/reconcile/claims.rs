@@ -58,7 +58,7 @@ fn claims(resource: &CommercePipeline) -> Claims {
 }
 
 /// Which of two is older.
-fn rank(resource: &CommercePipeline) -> (Option<Time>, String) {
+pub(super) fn rank(resource: &CommercePipeline) -> (Option<Time>, String) {
     let created = resource.metadata.creation_timestamp.clone();
     (created, resource.uid().unwrap_or_default())
 }

@@ -15,6 +15,8 @@ pub enum Error {
     StoresUnreachable(String),
     #[error("{0}")]
     Conflict(String),
+    #[error("{0}")]
+    Superseded(String),
     #[error(
         "nothing is written into the stores, since this replica can't be sure that no other works: it could not renew its Lease lately"
     )]
@@ -54,6 +56,7 @@ impl Error {
             Self::Invalid(invalid) => invalid.reason(),
             Self::StoresUnreachable(_) => "StoresUnreachable",
             Self::Conflict(_) => "Conflict",
+            Self::Superseded(_) => "Superseded",
             Self::LeaseUncertain => "LeaseUncertain",
             Self::DowngradeRefused(_) => "DowngradeRefused",
             Self::MigrationFailed(_) => "MigrationFailed",

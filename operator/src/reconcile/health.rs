@@ -12,7 +12,7 @@ use super::{
     names::{Component, ENOUGH, pod_labels},
     status::Finding,
 };
-use crate::crd::ComponentStatus;
+use crate::crd::{ComponentStatus, GatewaySpec};
 
 /// Longest excerpt of a container's log that ends up in a condition.
 const EXCERPT: usize = 300;
@@ -278,18 +278,21 @@ fn excerpt(log: &str) -> String {
     line.chars().take(EXCERPT).collect()
 }
 
-/// Address of the REST API: the Ingress if there is one with an address, else the Service.
+/// Address of the REST API: the Ingress if there is one with an address, else the first host name of the route, else the
+/// Service.
 #[must_use]
-pub fn url(pipeline: &str, namespace: &str, ingresses: &[Ingress]) -> String {
+pub fn url(pipeline: &str, namespace: &str, ingresses: &[Ingress], route: Option<&GatewaySpec>) -> String {
     let service = || {
-        format!(
-            "http://{}.{namespace}.svc",
-            super::build::child_name(pipeline, Component::Api)
-        )
+        let name = super::build::child_name(pipeline, Component::Api);
+        format!("http://{name}.{namespace}.svc")
     };
-    let Some(ingress) = ingresses.first() else {
-        return service();
-    };
+    let ingress = ingresses.first().and_then(address);
+    ingress
+        .or_else(|| route.and_then(hostname))
+        .unwrap_or_else(service)
+}
+
+fn address(ingress: &Ingress) -> Option<String> {
     let spec = ingress.spec.as_ref();
     let host = spec
         .and_then(|spec| spec.rules.as_ref()?.first()?.host.clone())
@@ -303,9 +306,15 @@ pub fn url(pipeline: &str, namespace: &str, ingresses: &[Ingress]) -> String {
                 .as_ref()?
                 .first()?;
             address.hostname.clone().or_else(|| address.ip.clone())
-        });
+        })?;
     let tls = spec.is_some_and(|spec| spec.tls.as_ref().is_some_and(|tls| !tls.is_empty()));
-    host.map_or_else(service, |host| {
-        format!("{}://{host}", if tls { "https" } else { "http" })
-    })
+    Some(format!("{}://{host}", if tls { "https" } else { "http" }))
+}
+
+/// A route does not say whether its Gateway encrypts; the name of the listener, where it is given, usually does.
+fn hostname(route: &GatewaySpec) -> Option<String> {
+    let host = route.hostnames.iter().find(|host| !host.starts_with('*'))?;
+    let mut listeners = route.parent_refs.iter().filter_map(|of| of.section_name.as_ref());
+    let tls = listeners.any(|listener| listener.starts_with("https"));
+    Some(format!("{}://{host}", if tls { "https" } else { "http" }))
 }

@@ -10,6 +10,8 @@ pub const MANAGER: &str = "commerce-operator";
 pub const FINALIZER: &str = "commerce.lab/cleanup";
 /// `true` on a pipeline gives up on stores that can't be cleaned up.
 pub const ABANDON: &str = "commerce.lab/abandon-external";
+/// `true` on a pipeline takes over stores that are marked as another one's.
+pub const ADOPT: &str = "commerce.lab/adopt-external";
 /// On each child: fingerprint of what the operator applied.
 pub const APPLIED: &str = "commerce.lab/applied";
 /// On pod templates: fingerprint of the Secrets that the pods use, so that a changed one rolls them.

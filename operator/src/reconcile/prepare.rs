@@ -14,6 +14,7 @@ use super::{
     error::{Error, Stop},
     fetch::Observed,
     health::{self, JobState},
+    marks::Marks,
     status::{Finding, Findings, INDEX, SCHEMA, STORES, TOPICS},
     validate::Pipeline,
 };
@@ -46,6 +47,8 @@ pub async fn prepare(
 
     if !lately {
         unclaimed(resource, context, findings).await?;
+        let marks = Marks::of(resource, context).await?;
+        told(findings, marks.set(pipeline).await)?;
     }
     let result = schema(pipeline, objects, observed, context).await;
     record(findings, SCHEMA, result, "Migrated", Clone::clone)?;
@@ -57,14 +60,20 @@ pub async fn prepare(
     let (version, _) =
         version.map_err(|error| Error::MigrationFailed(format!("reading the schema's version: {error}")))?;
     findings.schema_version = Some(version);
+    let marks = Marks::of(resource, context).await?;
+    // The first migration has made a place for the mark.
+    let marked = marks.set_schema(&pipeline.postgres).await;
+    told(findings, marked.map_err(|error| (SCHEMA, error)))?;
     let mut drift = Drift::default();
-    let result = topics(pipeline, policy, context, &mut drift).await;
+    let result = topics(&marks, pipeline, policy, context, &mut drift).await;
     let topics = record(findings, TOPICS, result, "Created", |topics| {
         format!("{} topics are there", topics.len())
     });
     // What differs is told also where it ends the pass.
     let result = match &topics {
-        Ok(_) => index(pipeline, policy, context, &mut drift).await.map(Some),
+        Ok(_) => index(&marks, pipeline, policy, context, &mut drift)
+            .await
+            .map(Some),
         Err(_) => Ok(None),
     };
     if result.is_ok() && topics.is_ok() || !drift.left.is_empty() {
@@ -111,6 +120,15 @@ async fn unclaimed(
         findings.steps.push((conflict.step, finding));
     }
     Err(Error::Conflict(claims::list(&conflicts)).into())
+}
+
+/// Ends the pass where a store is marked as another pipeline's, or as a newer spec's.
+fn told(findings: &mut Findings, marked: Result<(), (&'static str, Error)>) -> Result<(), Stop> {
+    marked.map_err(|(step, error)| {
+        let stop = Stop::Failed(error);
+        findings.stop(Some(step), &stop);
+        stop
+    })
 }
 
 async fn stores(pipeline: &Pipeline, context: &Context) -> Result<(), Stop> {
@@ -215,6 +233,7 @@ impl Drift {
 }
 
 async fn topics(
+    marks: &Marks<'_>,
     pipeline: &Pipeline,
     policy: DriftPolicy,
     context: &Context,
@@ -223,6 +242,7 @@ async fn topics(
     let (stores, kafka) = (&context.stores, &pipeline.kafka);
     let found = stores.read_topics(kafka).await.map_err(Error::TopicsFailed)?;
     if drift.found(policy, drift::of_topics(pipeline, &found)) {
+        marks.set_schema(&pipeline.postgres).await?;
         let topics = context
             .write(stores.ensure_topics(kafka), Error::TopicsFailed)
             .await?;
@@ -259,6 +279,7 @@ fn missing(left: &[Difference]) -> Option<String> {
 }
 
 async fn index(
+    marks: &Marks<'_>,
     pipeline: &Pipeline,
     policy: DriftPolicy,
     context: &Context,
@@ -273,6 +294,7 @@ async fn index(
         .map_err(Error::IndexFailed)?;
     let topics = drift.left.len();
     let state = if drift.found(policy, drift::of_index(pipeline, &found)) {
+        marks.set_schema(&pipeline.postgres).await?;
         context
             .write(stores.ensure_index(elasticsearch), Error::IndexFailed)
             .await?

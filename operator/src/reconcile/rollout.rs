@@ -39,38 +39,55 @@ pub fn fingerprint(template: &PodTemplateSpec) -> String {
 #[must_use]
 pub fn step(desired: &Deployment, live: &[Deployment], revisions: &[ControllerRevision], open: bool) -> Step {
     let name = desired.name_any();
-    let found = live.iter().find(|live| live.name_any() == name);
-    let of_this = |kept: &&ControllerRevision| {
-        version(*kept).is_some_and(|version| kept.name_any() == revision_name(&name, version))
-    };
-    let kept: Vec<_> = revisions.iter().filter(of_this).collect();
-    let running = match found {
-        Some(found) => version(found).map(ToOwned::to_owned),
-        // It was deleted: what ran last is what is put back.
-        None => kept
-            .iter()
-            .max_by_key(|kept| kept.revision)
-            .and_then(|kept| version(*kept))
-            .map(ToOwned::to_owned),
-    };
+    let kept = known(&name, revisions);
+    let found = live.iter().any(|live| live.name_any() == name);
+    let running = running(&name, live, &kept);
     let wanted = version(desired);
-    let protects = running.is_some() || found.is_some();
-    if running.as_deref() == wanted && protects || open {
+    if running == wanted && (running.is_some() || found) || open {
         return now(desired, wanted.unwrap_or_default(), &kept);
     }
-    let template = running.as_ref().and_then(|running| {
-        let kept = kept.iter().find(|kept| version(**kept) == Some(running))?;
-        serde_json::from_value(kept.data.as_ref()?.0.clone()).ok()
-    });
-    let (Some(running), Some(template)) = (running, template) else {
-        return Step::Leave;
-    };
+    keep(desired, live, revisions).map_or(Step::Leave, |kept| Step::Later(Box::new(kept)))
+}
+
+/// A Deployment with the version that runs, and otherwise as `desired`; `None` where that version is not known.
+#[must_use]
+pub fn keep(
+    desired: &Deployment,
+    live: &[Deployment],
+    revisions: &[ControllerRevision],
+) -> Option<Deployment> {
+    let name = desired.name_any();
+    let kept = known(&name, revisions);
+    let running = running(&name, live, &kept)?;
+    let kept = kept.iter().find(|kept| version(**kept) == Some(running))?;
+    let template = serde_json::from_value(kept.data.as_ref()?.0.clone()).ok()?;
     let mut deployment = desired.clone();
-    deployment.annotations_mut().insert(REVISION.to_owned(), running);
+    set(&mut deployment, running.to_owned(), template);
+    Some(deployment)
+}
+
+/// Gives a Deployment the pods of a version.
+pub fn set(deployment: &mut Deployment, version: String, template: PodTemplateSpec) {
+    deployment.annotations_mut().insert(REVISION.to_owned(), version);
     if let Some(spec) = &mut deployment.spec {
         spec.template = template;
     }
-    Step::Later(Box::new(deployment))
+}
+
+/// The known versions of a Deployment.
+fn known<'a>(deployment: &str, revisions: &'a [ControllerRevision]) -> Vec<&'a ControllerRevision> {
+    let of_this = |kept: &&ControllerRevision| {
+        version(*kept).is_some_and(|version| kept.name_any() == revision_name(deployment, version))
+    };
+    revisions.iter().filter(of_this).collect()
+}
+
+/// The version that a Deployment has, or had last where it was deleted.
+fn running<'a>(deployment: &str, live: &'a [Deployment], kept: &[&'a ControllerRevision]) -> Option<&'a str> {
+    match live.iter().find(|live| live.name_any() == deployment) {
+        Some(found) => version(found),
+        None => version(*kept.iter().max_by_key(|kept| kept.revision)?),
+    }
 }
 
 /// Whether any version of a pipeline's workloads is known to have run.
@@ -88,8 +105,11 @@ pub fn in_use(live: &[Deployment]) -> Vec<String> {
 }
 
 fn now(desired: &Deployment, wanted: &str, kept: &[&ControllerRevision]) -> Step {
-    let known = kept.iter().find(|kept| version(**kept) == Some(wanted));
-    let newest = kept.iter().map(|kept| kept.revision).max().unwrap_or(0);
+    let is_wanted = |kept: &ControllerRevision| version(kept) == Some(wanted);
+    let others = kept.iter().filter(|kept| !is_wanted(kept));
+    let newest = others.map(|kept| kept.revision).max().unwrap_or(0);
+    // One that comes back is the newest again: where its Deployment is deleted, it is what ran last.
+    let known = kept.iter().find(|kept| is_wanted(kept) && kept.revision > newest);
     let template = desired.spec.as_ref().map(|spec| &spec.template);
     let data = template.and_then(|template| serde_json::to_value(template).ok());
     Step::Now(Box::new(ControllerRevision {

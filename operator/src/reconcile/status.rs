@@ -16,7 +16,9 @@ use super::{
     kinds::Kind,
     names::{Component, MANAGER},
 };
-use crate::crd::{CommercePipeline, CommercePipelineStatus, ComponentStatus, IndexStatus, TopicStatus};
+use crate::crd::{
+    CommercePipeline, CommercePipelineStatus, ComponentStatus, DeletionStatus, IndexStatus, TopicStatus,
+};
 
 /// Condition types.
 pub const READY: &str = "Ready";
@@ -98,6 +100,8 @@ pub struct Findings {
     pub url: Option<String>,
     pub schema_version: Option<i64>,
     pub prepared_for: Option<String>,
+    /// What becomes of the stores of a pipeline that is being deleted.
+    pub deletion: Vec<DeletionStatus>,
     /// Why the pass ended early.
     pub stop: Option<(&'static str, String)>,
     pub suspended: bool,
@@ -224,6 +228,7 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         freshness: figures.freshness,
         url: findings.url.clone().or(previous.url),
         prepared_for: findings.prepared_for.clone().or(previous.prepared_for),
+        deletion: findings.deletion.clone(),
     }
 }
 

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
 use commerce_core::{
+    elasticsearch as elasticsearch_client,
     index::{self, Found, IndexState},
+    owner::{self, Mark, Owner},
     postgres,
     tls::advise,
     topics::{self, Topic, TopicState},
@@ -52,6 +54,28 @@ pub trait Stores: fmt::Debug + Send + Sync {
     async fn read_index(&self, elasticsearch: &Elasticsearch) -> Result<Found, String>;
     /// Makes template, index and alias what they should be.
     async fn ensure_index(&self, elasticsearch: &Elasticsearch) -> Result<IndexState, String>;
+    /// Whose tables these are.
+    async fn schema_mark(&self, postgres: &PgConnectOptions) -> Result<Mark, String>;
+    /// Marks the tables, if the mark still is `found`; false where it is not.
+    async fn mark_schema(
+        &self,
+        postgres: &PgConnectOptions,
+        owner: &Owner,
+        found: Option<&Owner>,
+    ) -> Result<bool, String>;
+    /// Takes the mark off the tables, if it is this pipeline's.
+    async fn unmark_schema(&self, postgres: &PgConnectOptions, uid: &str) -> Result<(), String>;
+    /// Whose index this is.
+    async fn index_mark(&self, elasticsearch: &Elasticsearch) -> Result<Mark, String>;
+    /// Marks the index. False where it was to be `new` and is not.
+    async fn mark_index(
+        &self,
+        elasticsearch: &Elasticsearch,
+        owner: &Owner,
+        new: bool,
+    ) -> Result<bool, String>;
+    /// Takes the mark off the index, if it is this pipeline's.
+    async fn unmark_index(&self, elasticsearch: &Elasticsearch, uid: &str) -> Result<(), String>;
     /// Removes the topics with all their events.
     async fn remove_topics(&self, kafka: &Kafka) -> Result<(), String>;
     /// Removes alias, indices and template with all their documents.
@@ -150,6 +174,48 @@ impl Stores for Remote {
             .map_err(|error| chain(&error))
     }
 
+    async fn schema_mark(&self, options: &PgConnectOptions) -> Result<Mark, String> {
+        limited(async { owner::of_schema(options).await.map_err(|error| chain(&error)) }).await
+    }
+
+    async fn mark_schema(
+        &self,
+        options: &PgConnectOptions,
+        owner: &Owner,
+        found: Option<&Owner>,
+    ) -> Result<bool, String> {
+        let marked = owner::mark_schema(options, owner, found).await;
+        marked.map_err(|error| chain(&error))
+    }
+
+    async fn unmark_schema(&self, options: &PgConnectOptions, uid: &str) -> Result<(), String> {
+        let unmarked = owner::unmark_schema(options, uid);
+        limited(async { unmarked.await.map_err(|error| chain(&error)) }).await
+    }
+
+    async fn index_mark(&self, elasticsearch: &Elasticsearch) -> Result<Mark, String> {
+        let client = client(elasticsearch)?;
+        let mark = owner::of_index(&client, &elasticsearch.index.name).await;
+        mark.map_err(|error| chain(&error))
+    }
+
+    async fn mark_index(
+        &self,
+        elasticsearch: &Elasticsearch,
+        owner: &Owner,
+        new: bool,
+    ) -> Result<bool, String> {
+        let client = client(elasticsearch)?;
+        let marked = owner::mark_index(&client, &elasticsearch.index.name, owner, new).await;
+        marked.map_err(|error| chain(&error))
+    }
+
+    async fn unmark_index(&self, elasticsearch: &Elasticsearch, uid: &str) -> Result<(), String> {
+        let client = client(elasticsearch)?;
+        let unmarked = owner::unmark_index(&client, &elasticsearch.index.name, uid).await;
+        unmarked.map_err(|error| chain(&error))
+    }
+
     async fn remove_topics(&self, kafka: &Kafka) -> Result<(), String> {
         topics::delete(&kafka.connect)
             .await
@@ -161,9 +227,11 @@ impl Stores for Remote {
             .connect
             .client(TIMEOUT)
             .map_err(|error| chain(&error))?;
-        index::delete(&client, &elasticsearch.index.name)
-            .await
-            .map_err(|error| chain(&error))
+        let alias = &elasticsearch.index.name;
+        let deleted = index::delete(&client, alias).await;
+        deleted.map_err(|error| chain(&error))?;
+        let unmarked = owner::remove_from_index(&client, alias).await;
+        unmarked.map_err(|error| chain(&error))
     }
 
     async fn remove_schema(&self, options: &PgConnectOptions) -> Result<(), String> {
@@ -175,6 +243,11 @@ impl Stores for Remote {
         })
         .await
     }
+}
+
+fn client(elasticsearch: &Elasticsearch) -> Result<elasticsearch_client::Client, String> {
+    let client = elasticsearch.connect.client(TIMEOUT);
+    client.map_err(|error| chain(&error))
 }
 
 async fn limited<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {

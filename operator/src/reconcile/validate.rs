@@ -20,12 +20,9 @@ pub use access::{Access, Jwt, JwtKeys, RateLimit};
 pub use stores::{
     Elasticsearch, Kafka, Postgres, Redis, RedisServer, database, elasticsearch, kafka, postgres, redis,
 };
-pub use workloads::{Indexer, Relay, Scaling, Seed, Workload};
+pub use workloads::{Indexer, Relay, Scaling, Seed, Workload, api, indexer, relay};
 
-use self::{
-    access::access,
-    workloads::{api, indexer, relay, seed},
-};
+use self::{access::access, workloads::seed};
 use super::{
     build,
     flow::objective,

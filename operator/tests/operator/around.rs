@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use commerce_operator::reconcile::kinds::Kind;
 use serde_json::{Value, json};
 
-use crate::{cluster::PIPELINE, fixtures::full, world::World};
+use crate::{
+    cluster::PIPELINE,
+    fixtures::{full, secret},
+    world::World,
+};
 
 /// Each field of this part of the spec set, on a pipeline that is otherwise the smallest.
 fn everything() -> Vec<(&'static str, Value)> {
@@ -231,4 +235,35 @@ async fn kinds_that_the_cluster_does_not_have_are_told_and_made_once_it_has_them
     for path in ["/configmaps/", "/podmonitors/", "/prometheusrules/"] {
         assert_eq!(world.cluster.paths(path), Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn the_address_is_that_of_the_route_where_there_is_one() {
+    let url = |world: &World| world.cluster.get(PIPELINE).unwrap()["status"]["url"].clone();
+    let gateway = full()["spec"]["api"]["gateway"].clone();
+    let world = World::ready(&[("api/gateway", gateway)]).await;
+    assert_eq!(url(&world), "http://shop-api.store.svc", "the kind is missing");
+    install_kinds(&world);
+    world.context.memory.has_kinds(Kind::ALL.into());
+    world.pass().await.unwrap();
+    assert_eq!(url(&world), "https://orders.example.com");
+    assert_eq!(
+        world.condition("Ready")["message"],
+        "takes orders at https://orders.example.com/orders"
+    );
+
+    // What is not looked at stays as it was.
+    world.cluster.remove("/api/v1/namespaces/store/secrets/cache");
+    world.pass().await.unwrap_err();
+    assert_eq!(url(&world), "https://orders.example.com");
+
+    change(&world, |spec| {
+        spec["api"]["gateway"]["hostnames"] = json!(["*.example.com"]);
+    });
+    world.cluster.put(
+        "/api/v1/namespaces/store/secrets/cache",
+        serde_json::to_value(secret("cache", &[("uri", "redis://cache")])).unwrap(),
+    );
+    world.pass().await.unwrap();
+    assert_eq!(url(&world), "http://shop-api.store.svc");
 }

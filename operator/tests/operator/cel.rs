@@ -31,6 +31,32 @@ fn good_pipelines_are_accepted() {
     }
 }
 
+#[test]
+fn data_is_kept_where_that_can_be_taken_up_again() {
+    for policies in [
+        &[("deletionPolicy", "Delete")][..],
+        &[
+            ("deletionPolicy", "Delete"),
+            ("postgres/deletionPolicy", "Retain"),
+        ],
+        &[("kafka/deletionPolicy", "Delete")],
+        &[
+            ("postgres/deletionPolicy", "Delete"),
+            ("kafka/deletionPolicy", "Delete"),
+            ("elasticsearch/deletionPolicy", "Delete"),
+        ],
+    ] {
+        let policies: Vec<_> = policies
+            .iter()
+            .map(|(place, policy)| (*place, json!(policy)))
+            .collect();
+        assert_eq!(
+            messages(&stored(&minimal(), &policies), None),
+            Vec::<String>::new()
+        );
+    }
+}
+
 #[allow(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
@@ -48,6 +74,24 @@ fn bad_specs_are_refused_with_a_message_that_says_what_to_do() {
         Refused(&[("image/tag", r#""1.0 beta""#)], "image.tag is letters"),
         Refused(&[("image/tag", r#"".hidden""#)], "starting with a letter, digit"),
         Refused(&[("image/tag", r#""latest""#)], "set imagePullPolicy: Always"),
+        Refused(
+            &[("postgres/deletionPolicy", r#""Delete""#)],
+            "postgres.deletionPolicy: Delete needs Delete for kafka and elasticsearch too",
+        ),
+        Refused(
+            &[
+                ("deletionPolicy", r#""Delete""#),
+                ("kafka/deletionPolicy", r#""Retain""#),
+            ],
+            "Keep the tables, or remove the topics and the index as well",
+        ),
+        Refused(
+            &[
+                ("postgres/deletionPolicy", r#""Delete""#),
+                ("elasticsearch/deletionPolicy", r#""Delete""#),
+            ],
+            "what is kept of the old orders would be taken for the new ones",
+        ),
         Refused(
             &[("catalogue", r#"{"seed":{"stock":5}}"#)],
             "set catalogue.seed.skus",

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::PIPELINE,
     fixtures::{minimal, secret, stored},
+    stores::Marks,
     world::World,
 };
 
@@ -23,6 +24,8 @@ fn apart() -> Vec<(&'static str, Value)> {
 /// `shop` is ready; then somebody applies `late`.
 async fn world(changes: &[(&str, Value)]) -> World {
     let world = World::ready(&[]).await;
+    // What the marks in the stores tell is tested apart.
+    *world.stores.marks.lock().unwrap() = Marks::default();
     world.cluster.edit(PIPELINE, |shop| {
         shop["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
     });

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, slice::from_ref, sync::Arc};
 use async_trait::async_trait;
 use commerce_core::{
     index::{Found, IndexSpec},
+    owner::{Mark, Owner},
     topics::Topic,
 };
 use commerce_operator::{
@@ -37,6 +38,8 @@ struct AsFound {
     schema: Option<i64>,
     topics: BTreeMap<String, Topic>,
     index: Found,
+    /// Whose the tables are.
+    owner: Option<Owner>,
 }
 
 #[async_trait]
@@ -62,6 +65,14 @@ impl Survey for AsFound {
     async fn index(&self, _: &Elasticsearch) -> Result<Found, String> {
         Ok(self.index.clone())
     }
+
+    async fn schema_mark(&self, _: &PgConnectOptions) -> Result<Mark, String> {
+        Ok(self.owner.clone().into())
+    }
+
+    async fn index_mark(&self, _: &Elasticsearch) -> Result<Mark, String> {
+        Ok(Mark::Free)
+    }
 }
 
 /// Stores in which the pipeline is.
@@ -82,6 +93,7 @@ fn prepared() -> AsFound {
         schema: Some(3),
         topics: names.map(|name| (name.to_owned(), topic.clone())).into(),
         index: Found::as_wanted(&IndexSpec::new("orders")),
+        owner: None,
     }
 }
 
@@ -408,4 +420,27 @@ async fn the_replicas_that_an_autoscaler_begins_with_are_told() {
     let text = print::text(&plan, false);
     assert!(text.contains("kind: HorizontalPodAutoscaler"), "{text}");
     assert!(!text.contains("spec.replicas"), "four go on: {text}");
+}
+
+#[tokio::test]
+async fn stores_of_another_clusters_pipeline_end_a_plan() {
+    let world = World::with(&[]);
+    let owner = Owner {
+        uid: "77aa".to_owned(),
+        namespace: "store".to_owned(),
+        name: "shop".to_owned(),
+        cluster: "c2".to_owned(),
+        generation: 1,
+    };
+    let found = AsFound {
+        owner: Some(owner),
+        ..prepared()
+    };
+    let plan = planned(&world, found, &[]).await;
+    let stops = plan.stops.unwrap();
+    assert!(
+        stops.contains("store/shop (uid 77aa) of another cluster"),
+        "{stops}"
+    );
+    assert_eq!(plan.stores, []);
 }

@@ -260,94 +260,6 @@ async fn a_suspended_pipeline_is_left_alone() {
     );
 }
 
-fn delete(world: &World) {
-    world.cluster.edit(PIPELINE, |pipeline| {
-        pipeline["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    });
-}
-
-#[tokio::test]
-async fn deletion_with_retain_touches_no_store() {
-    let world = World::ready(&[]).await;
-    world
-        .stores
-        .take_away(&["PostgreSQL", "Kafka", "Elasticsearch", "Redis"]);
-    delete(&world);
-    world.pass().await.unwrap();
-    assert_eq!(
-        world.everything(),
-        ["apply commercepipelines/shop"],
-        "the finalizer is taken off"
-    );
-    assert_eq!(world.cluster.get(PIPELINE), None);
-}
-
-#[tokio::test]
-async fn deletion_with_delete_stops_the_pods_first_and_then_removes_everything() {
-    let world = World::ready(&[("deletionPolicy", json!("Delete"))]).await;
-    let pod = "/api/v1/namespaces/store/pods/shop-api-x";
-    world.cluster.put(
-        pod,
-        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "shop-api-x" } }),
-    );
-    delete(&world);
-    world.pass().await.unwrap();
-    assert!(world.done().iter().all(|entry| entry.starts_with("delete ")));
-    assert_eq!(world.reason("Ready"), "False Deleting");
-
-    world.cluster.remove(pod);
-    world.pass().await.unwrap();
-    assert_eq!(
-        world.done(),
-        [
-            "remove topics",
-            "remove index",
-            "remove schema",
-            "apply commercepipelines/shop"
-        ]
-    );
-    assert_eq!(world.cluster.get(PIPELINE), None);
-}
-
-#[tokio::test]
-async fn deletion_waits_for_a_store_that_is_away_until_it_is_abandoned() {
-    let world = World::ready(&[("deletionPolicy", json!("Delete"))]).await;
-    world.stores.take_away(&["Kafka"]);
-    delete(&world);
-    let error = world.pass().await.unwrap_err();
-    assert_eq!(error.reason(), "CleanupFailed");
-    let message = world.condition("Ready")["message"].as_str().unwrap().to_owned();
-    assert!(
-        message.contains("the topics in Kafka") && message.contains(names::ABANDON),
-        "{message}"
-    );
-    assert!(
-        world.done().contains(&"remove schema".to_owned()),
-        "the others are not held up"
-    );
-
-    world.cluster.edit(PIPELINE, |pipeline| {
-        pipeline["metadata"]["annotations"] = json!({ names::ABANDON: "true" });
-    });
-    world.pass().await.unwrap();
-    assert!(
-        world
-            .everything()
-            .iter()
-            .any(|entry| entry.starts_with("event Abandoned"))
-    );
-    assert_eq!(world.cluster.get(PIPELINE), None);
-}
-
-#[tokio::test]
-async fn deletion_ends_when_the_secrets_are_gone() {
-    let world = World::ready(&[("deletionPolicy", json!("Delete"))]).await;
-    world.cluster.remove("/api/v1/namespaces/store/secrets/pg");
-    delete(&world);
-    world.pass().await.unwrap();
-    assert_eq!(world.cluster.get(PIPELINE), None);
-}
-
 #[tokio::test]
 async fn a_pipeline_that_can_not_be_read_gets_a_condition_and_can_be_deleted() {
     let world = World::with(&[]);
@@ -360,7 +272,7 @@ async fn a_pipeline_that_can_not_be_read_gets_a_condition_and_can_be_deleted() {
     world.everything();
     world.pass().await.unwrap_err();
     assert_eq!(world.everything(), Vec::<String>::new(), "it is told once");
-    delete(&world);
+    world.delete();
     world.pass().await.unwrap();
     assert_eq!(world.cluster.get(PIPELINE), None);
 }
@@ -439,6 +351,22 @@ async fn for_a_pipeline_that_is_gone_before_it_could_be_held_nothing_is_made() {
     world
         .cluster
         .refuse_next("commercepipelines/shop", StatusCode::NOT_FOUND);
+    world.pass().await.unwrap();
+    assert_eq!(world.everything(), Vec::<String>::new());
+}
+
+/// The API server gives quantities back in a notation of its own.
+#[tokio::test]
+async fn quantities_in_another_notation_are_not_written_again() {
+    let resources = json!({ "requests": { "cpu": "1000m", "memory": "1024Mi" }, "limits": { "memory": 2_147_483_648_i64 } });
+    let mut world = World::ready(&[("api/resources", resources)]).await;
+    world.cluster.edit(API, |api| {
+        let container = &mut api["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["resources"]["requests"]["cpu"], "1000m");
+        container["resources"] =
+            json!({ "requests": { "cpu": "1", "memory": "1Gi" }, "limits": { "memory": "2Gi" } });
+    });
+    world.restart_operator();
     world.pass().await.unwrap();
     assert_eq!(world.everything(), Vec::<String>::new());
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use commerce_core::{
     index::IndexState,
+    owner::{Mark, Owner},
     testing::{Redis, shared},
     topics,
 };
@@ -86,6 +87,57 @@ async fn stores_that_answer_are_prepared_and_cleaned_up() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_are_set_by_comparison_and_taken_off_by_their_owner() {
+    let pipeline = pipeline(&shared().redis().await.unwrap().url()).await;
+    let (postgres, elasticsearch) = (&pipeline.postgres.connect, &pipeline.elasticsearch);
+    let owner = |uid: &str, generation| Owner {
+        uid: uid.to_owned(),
+        namespace: "store".to_owned(),
+        name: "shop".to_owned(),
+        cluster: "c1".to_owned(),
+        generation,
+    };
+    let (ours, newer, others) = (owner("a", 1), owner("a", 2), owner("b", 1));
+
+    assert_eq!(Remote.schema_mark(postgres).await.unwrap(), Mark::Free);
+    let mark = async |owner: &Owner, found: Option<&Owner>| {
+        Remote.mark_schema(postgres, owner, found).await.unwrap()
+    };
+    assert!(mark(&ours, None).await);
+    assert!(!mark(&others, None).await, "it is not free any more");
+    assert!(mark(&newer, Some(&ours)).await);
+    assert!(!mark(&ours, Some(&ours)).await, "it is not that one any more");
+    assert!(!mark(&others, Some(&ours)).await);
+    Remote.unmark_schema(postgres, "b").await.unwrap();
+    let found = Remote.schema_mark(postgres).await.unwrap();
+    assert_eq!(found, Mark::Of(newer.clone()));
+    assert!(mark(&others, Some(&newer)).await, "adopted");
+    Remote.unmark_schema(postgres, "b").await.unwrap();
+    assert_eq!(Remote.schema_mark(postgres).await.unwrap(), Mark::Free);
+    assert!(mark(&ours, None).await);
+    Remote.remove_schema(postgres).await.unwrap();
+    assert_eq!(Remote.schema_mark(postgres).await.unwrap(), Mark::Unmarkable);
+    let nowhere = postgres.clone().database("not_there");
+    assert_eq!(Remote.schema_mark(&nowhere).await.unwrap(), Mark::Unmarkable);
+
+    let found = async || Remote.index_mark(elasticsearch).await.unwrap();
+    let mark = async |owner: &Owner, new: bool| Remote.mark_index(elasticsearch, owner, new).await.unwrap();
+    assert_eq!(found().await, Mark::Free);
+    assert!(mark(&ours, true).await);
+    assert!(!mark(&others, true).await, "it is not free any more");
+    assert_eq!(found().await, Mark::Of(ours));
+    assert!(mark(&others, false).await, "adopted");
+    Remote.unmark_index(elasticsearch, "a").await.unwrap();
+    assert_eq!(found().await, Mark::Of(others.clone()));
+    Remote.unmark_index(elasticsearch, "b").await.unwrap();
+    assert_eq!(found().await, Mark::Free);
+    assert!(mark(&others, true).await);
+    Remote.ensure_index(elasticsearch).await.unwrap();
+    Remote.remove_index(elasticsearch).await.unwrap();
+    assert_eq!(found().await, Mark::Free);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -190,3 +190,101 @@ async fn another_size_waits_for_nobody() {
     assert_eq!(world.cluster.get(&path("api")).unwrap()["spec"]["replicas"], 5);
     assert_eq!(tag(&world, "api"), "1.2.3");
 }
+
+/// The operator dies before it removes the version that was taken back, and cannot look into the stores after that.
+#[tokio::test]
+async fn a_version_that_came_back_is_what_is_put_back() {
+    let mut world = upgrading("2.0.0").await;
+    for _ in 0..3 {
+        world.cluster.start_pods();
+        world.pass().await.unwrap();
+    }
+    assert_eq!(tags(&world), ["2.0.0"; 3]);
+    let revision_of = |world: &World, tag: &str| {
+        let paths = world.cluster.paths("/controllerrevisions/shop-api-");
+        let found = paths.into_iter().find(|path| {
+            let data = &world.cluster.get(path).unwrap()["data"];
+            data["spec"]["containers"][0]["image"]
+                .as_str()
+                .unwrap()
+                .ends_with(tag)
+        });
+        found.unwrap()
+    };
+    let newer = revision_of(&world, "2.0.0");
+    let kept = world.cluster.get(&newer).unwrap();
+
+    ask_for(&world, "1.2.3");
+    world.pass().await.unwrap();
+    world.cluster.finish_jobs("Complete");
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+        world.cluster.start_pods();
+    }
+    assert_eq!(tags(&world), ["1.2.3"; 3]);
+    world.cluster.put(&newer, kept);
+    // It was made before the other one, as where 1.2.3 ran first.
+    world.cluster.edit(&revision_of(&world, "1.2.3"), |revision| {
+        revision["revision"] = json!(1);
+    });
+    world
+        .cluster
+        .refuse_next(newer.leak(), http::StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(world.pass().await.unwrap_err().reason(), "ApplyFailed");
+
+    world.restart_operator();
+    world.stores.take_away(&["Kafka"]);
+    world.cluster.edit(PIPELINE, |pipeline| {
+        pipeline["spec"]["api"]["replicas"] = json!(5);
+        pipeline["metadata"]["generation"] = json!(4);
+    });
+    world.cluster.remove(&path("api"));
+    world.pass().await.unwrap_err();
+    assert_eq!(tag(&world, "api"), "1.2.3");
+    assert_eq!(world.cluster.get(&path("api")).unwrap()["spec"]["replicas"], 5);
+}
+
+#[tokio::test]
+async fn while_the_spec_can_not_be_built_what_runs_is_kept_in_repair() {
+    let mut world = World::ready(&[
+        (
+            "indexer/autoscaling",
+            json!({ "minReplicas": 1, "maxReplicas": 4 }),
+        ),
+        ("api/autoscaling", json!({ "minReplicas": 2, "maxReplicas": 5 })),
+        ("api/resources", json!({ "requests": { "cpu": "1" } })),
+    ])
+    .await;
+    world.cluster.edit(&path("indexer"), |indexer| {
+        indexer["spec"]["replicas"] = json!(3);
+    });
+    world.pass().await.unwrap();
+    world.cluster.start_pods();
+    let before = ORDER.map(|component| world.cluster.get(&path(component)).unwrap()["spec"].clone());
+    world.cluster.remove("/api/v1/namespaces/store/secrets/cache");
+    world.restart_operator();
+    world.everything();
+    assert_eq!(world.pass().await.unwrap_err().reason(), "SecretMissing");
+    assert_eq!(world.done(), Vec::<String>::new(), "nothing is to be repaired");
+
+    world.cluster.remove(&path("api"));
+    world.cluster.remove("/api/v1/namespaces/store/services/shop-api");
+    world.cluster.edit(&path("relay"), |relay| {
+        relay["spec"]["template"]["spec"]["containers"][0]["image"] = json!("elsewhere:9");
+        relay["spec"]["replicas"] = json!(9);
+    });
+    world.pass().await.unwrap_err();
+    let after = ORDER.map(|component| world.cluster.get(&path(component)).unwrap()["spec"].clone());
+    assert_eq!(after, before);
+    assert_eq!(world.cluster.paths("/services/").len(), 3);
+    assert_eq!(world.reason("Ready"), "False SecretMissing");
+    assert_eq!(world.cluster.paths("/controllerrevisions/").len(), 3);
+}
+
+#[tokio::test]
+async fn a_pipeline_whose_spec_can_not_be_built_begins_nothing() {
+    let world = World::with(&[]);
+    world.cluster.remove("/api/v1/namespaces/store/secrets/cache");
+    world.pass().await.unwrap_err();
+    assert_eq!(world.done(), ["apply commercepipelines/shop"]);
+}

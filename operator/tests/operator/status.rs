@@ -259,15 +259,23 @@ fn the_address_is_the_ingress_or_else_the_service() {
     let ingress = |spec: Value, status: Value| -> Ingress {
         serde_json::from_value(json!({ "metadata": {}, "spec": spec, "status": status })).unwrap()
     };
-    assert_eq!(health::url("shop", "store", &[]), "http://shop-api.store.svc");
+    assert_eq!(
+        health::url("shop", "store", &[], None),
+        "http://shop-api.store.svc"
+    );
     let with_host = json!({ "rules": [{ "host": "orders.example.com" }], "tls": [{ "secretName": "tls" }] });
     assert_eq!(
-        health::url("shop", "store", &[ingress(with_host, json!({}))]),
+        health::url("shop", "store", &[ingress(with_host, json!({}))], None),
         "https://orders.example.com"
     );
     let address = json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.1" }] } });
     assert_eq!(
-        health::url("shop", "store", &[ingress(json!({ "rules": [{}] }), address)]),
+        health::url(
+            "shop",
+            "store",
+            &[ingress(json!({ "rules": [{}] }), address)],
+            None
+        ),
         "http://10.0.0.1"
     );
 }

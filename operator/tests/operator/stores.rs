@@ -8,6 +8,7 @@ use std::{
 use async_trait::async_trait;
 use commerce_core::{
     index::{Found, IndexState},
+    owner::{Mark, Owner},
     topics::{self, Topic, TopicState},
 };
 use commerce_operator::reconcile::{
@@ -33,7 +34,15 @@ pub struct FakeStores {
     pub topics: Mutex<BTreeMap<String, Topic>>,
     /// What Elasticsearch has.
     pub index: Mutex<Found>,
+    /// Whose the tables are, while there are some, and the index.
+    pub marks: Mutex<Marks>,
     faults: Faults,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Marks {
+    pub schema: Option<Owner>,
+    pub index: Option<Owner>,
 }
 
 /// What the stores have of the pipeline.
@@ -42,6 +51,7 @@ pub struct Held {
     pub schema: i64,
     pub topics: BTreeMap<String, Topic>,
     pub index: Found,
+    pub marks: Marks,
 }
 
 impl FakeStores {
@@ -52,6 +62,7 @@ impl FakeStores {
             schema: Mutex::new((1, 1)),
             topics: Mutex::default(),
             index: Mutex::default(),
+            marks: Mutex::default(),
             faults,
         }
     }
@@ -65,6 +76,7 @@ impl FakeStores {
             schema: Mutex::new(*self.schema.lock().unwrap()),
             topics: Mutex::new(held.topics),
             index: Mutex::new(held.index),
+            marks: Mutex::new(held.marks),
             faults,
         }
     }
@@ -74,6 +86,7 @@ impl FakeStores {
             schema: self.schema.lock().unwrap().0,
             topics: self.topics.lock().unwrap().clone(),
             index: self.index.lock().unwrap().clone(),
+            marks: self.marks.lock().unwrap().clone(),
         }
     }
 
@@ -181,19 +194,85 @@ impl Stores for FakeStores {
         self.change("Elasticsearch", "index", make).await
     }
 
+    async fn schema_mark(&self, _: &PgConnectOptions) -> Result<Mark, String> {
+        self.read("PostgreSQL", || match self.schema.lock().unwrap().0 {
+            0 => Mark::Unmarkable,
+            _ => self.marks.lock().unwrap().schema.clone().into(),
+        })
+        .await
+    }
+
+    async fn mark_schema(
+        &self,
+        _: &PgConnectOptions,
+        owner: &Owner,
+        found: Option<&Owner>,
+    ) -> Result<bool, String> {
+        self.change("PostgreSQL", "mark schema", || {
+            let mut marks = self.marks.lock().unwrap();
+            let fits = marks.schema.as_ref() == found;
+            if fits {
+                marks.schema = Some(owner.clone());
+            }
+            fits
+        })
+        .await
+    }
+
+    async fn unmark_schema(&self, _: &PgConnectOptions, uid: &str) -> Result<(), String> {
+        self.change("PostgreSQL", "unmark schema", || {
+            self.marks
+                .lock()
+                .unwrap()
+                .schema
+                .take_if(|owner| owner.uid == uid);
+        })
+        .await
+    }
+
+    async fn index_mark(&self, _: &Elasticsearch) -> Result<Mark, String> {
+        self.read("Elasticsearch", || {
+            self.marks.lock().unwrap().index.clone().into()
+        })
+        .await
+    }
+
+    async fn mark_index(&self, _: &Elasticsearch, owner: &Owner, new: bool) -> Result<bool, String> {
+        self.change("Elasticsearch", "mark index", || {
+            let mut marks = self.marks.lock().unwrap();
+            let fits = !new || marks.index.is_none();
+            if fits {
+                marks.index = Some(owner.clone());
+            }
+            fits
+        })
+        .await
+    }
+
+    async fn unmark_index(&self, _: &Elasticsearch, uid: &str) -> Result<(), String> {
+        self.change("Elasticsearch", "unmark index", || {
+            self.marks.lock().unwrap().index.take_if(|owner| owner.uid == uid);
+        })
+        .await
+    }
+
     async fn remove_topics(&self, _: &Kafka) -> Result<(), String> {
         self.change("Kafka", "remove topics", || self.topics.lock().unwrap().clear())
             .await
     }
 
     async fn remove_index(&self, _: &Elasticsearch) -> Result<(), String> {
-        let remove = || *self.index.lock().unwrap() = Found::default();
+        let remove = || {
+            *self.index.lock().unwrap() = Found::default();
+            self.marks.lock().unwrap().index = None;
+        };
         self.change("Elasticsearch", "remove index", remove).await
     }
 
     async fn remove_schema(&self, _: &PgConnectOptions) -> Result<(), String> {
         self.change("PostgreSQL", "remove schema", || {
             self.schema.lock().unwrap().0 = 0;
+            self.marks.lock().unwrap().schema = None;
         })
         .await
     }

@@ -13,7 +13,7 @@ use kube::runtime::{
     events::{Recorder, Reporter},
 };
 use prometheus_client::registry::Registry;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
@@ -37,6 +37,13 @@ impl World {
         let journal = Journal::default();
         let cluster = Cluster::new(journal.clone());
         cluster.put(PIPELINE, stored(&minimal(), changes));
+        for (name, uid) in [("kube-system", "c1"), ("store", "n1")] {
+            let metadata = json!({ "name": name, "uid": uid });
+            cluster.put(
+                &format!("/api/v1/namespaces/{name}"),
+                json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }),
+            );
+        }
         for secret in all_secrets() {
             let path = format!(
                 "/api/v1/namespaces/store/secrets/{}",
@@ -65,7 +72,7 @@ impl World {
     fn operator(cluster: &Cluster, stores: &Arc<FakeStores>, services: &Arc<FakeServices>) -> Context {
         let client = cluster.client();
         let tenure = Tenure::default();
-        tenure.until(Some(Instant::now() + Duration::from_hours(1)));
+        tenure.until(Some(Instant::now() + Duration::from_hours(24)));
         let reporter = Reporter {
             controller: "commerce-operator".into(),
             instance: None,
@@ -95,11 +102,25 @@ impl World {
         Box::pin(reconcile("store", "shop", &self.context)).await
     }
 
-    /// What was written since the last call, without events and statuses.
+    /// Deletes the pipeline, as `kubectl delete` does while a finalizer is there.
+    pub fn delete(&self) {
+        self.deleted_at("2026-01-01T00:00:00Z");
+    }
+
+    pub fn deleted_at(&self, time: &str) {
+        self.cluster.edit(PIPELINE, |pipeline| {
+            pipeline["metadata"]["deletionTimestamp"] = json!(time);
+        });
+    }
+
+    /// What was written since the last call, without events, statuses and marks.
     pub fn done(&self) -> Vec<String> {
         let all = std::mem::take(&mut *self.journal.lock().unwrap());
         let told = |entry: &String| {
-            entry.starts_with("event ") || entry.starts_with("status ") || entry.contains(" events/")
+            entry.contains("mark ")
+                || entry.starts_with("event ")
+                || entry.starts_with("status ")
+                || entry.contains(" events/")
         };
         all.into_iter().filter(|entry| !told(entry)).collect()
     }

@@ -18,6 +18,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use elasticsearch::Elasticsearch as Client;
+
 use crate::{
     config::Env,
     tls::{Tls, variables},

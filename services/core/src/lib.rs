@@ -11,6 +11,7 @@ pub mod exit;
 pub mod index;
 pub mod kafka;
 pub mod order;
+pub mod owner;
 pub mod postgres;
 pub mod print;
 pub mod redis;

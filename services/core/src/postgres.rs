@@ -23,7 +23,7 @@ pub const DEFAULT_PORT: u16 = 5432;
 /// Exit code of a migration that found a newer schema: to try again is no use.
 pub const NEWER_SCHEMA: u8 = 4;
 /// SQLSTATE of a database that does not exist.
-const INVALID_CATALOG_NAME: &str = "3D000";
+pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
 /// SQLSTATEs of a database that exists already: as a rule, and where somebody else creates it at this moment.
 const DUPLICATE_DATABASE: [&str; 2] = ["42P04", "23505"];
 
@@ -218,7 +218,7 @@ pub async fn drop_schema(options: &PgConnectOptions) -> Result<(), sqlx::Error> 
         .execute(
             "drop view if exists outbox_events, stock_movements;
              drop table if exists outbox_parked, outbox_lost, outbox_history, relay_progress, relay_checkpoint, outbox_log,
-                                  orders, stock_adjustments, skus, products, _sqlx_migrations;
+                                  orders, stock_adjustments, skus, products, pipeline_owner, _sqlx_migrations;
              drop function if exists outbox_log_add_partition, skus_log_initial_stock;
              drop sequence if exists outbox_log_id;",
         )
@@ -248,7 +248,7 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-fn has_code(error: &sqlx::Error, code: &str) -> bool {
+pub(crate) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)

@@ -22,13 +22,13 @@ use super::{
         names::{self, Component},
         validate::Pipeline,
     },
-    child_name, metadata, object,
+    Identity, child_name, metadata, object,
 };
 
 /// The Service of a component: the API's has a cluster address and port 80, the others exist so that their admin port can be
 /// found by name.
-pub fn service(pipeline: &Pipeline, component: Component) -> Service {
-    let name = component.as_str();
+pub fn service<'a>(whose: impl Into<Identity<'a>>, component: Component) -> Service {
+    let (whose, name) = (whose.into(), component.as_str());
     let port = |name: &str, port| ServicePort {
         name: Some(name.to_owned()),
         port,
@@ -41,9 +41,9 @@ pub fn service(pipeline: &Pipeline, component: Component) -> Service {
         ports.insert(0, port("http", 80));
     }
     Service {
-        metadata: metadata(pipeline, &child_name(&pipeline.name, component), name),
+        metadata: metadata(whose, &child_name(whose.name, component), name),
         spec: Some(ServiceSpec {
-            selector: Some(names::pod_labels(&pipeline.name, name)),
+            selector: Some(names::pod_labels(whose.name, name)),
             ports: Some(ports),
             cluster_ip: (component != Component::Api).then(|| "None".to_owned()),
             ..ServiceSpec::default()

@@ -19,9 +19,9 @@ use super::{
     super::{
         names::{self, Component},
         rollout,
-        validate::Pipeline,
+        validate::{Pipeline, Scaling, Workload},
     },
-    child_name, environment, metadata, overrides, pod,
+    Identity, child_name, environment, metadata, overrides, pod,
 };
 
 /// Seconds between the removal of a pod from its Service and the signal to stop, so that no proxy sends it a new request.
@@ -86,9 +86,9 @@ pub fn template(pipeline: &Pipeline, component: Component) -> PodTemplateSpec {
     template
 }
 
-fn selector(pipeline: &Pipeline, component: Component) -> LabelSelector {
+fn selector<'a>(whose: impl Into<Identity<'a>>, component: Component) -> LabelSelector {
     LabelSelector {
-        match_labels: Some(names::pod_labels(&pipeline.name, component.as_str())),
+        match_labels: Some(names::pod_labels(whose.into().name, component.as_str())),
         match_expressions: None,
     }
 }
@@ -97,21 +97,28 @@ fn selector(pipeline: &Pipeline, component: Component) -> LabelSelector {
 ///
 /// No replica leaves before its successor is ready, so a version that does not become ready leaves the old one serving.
 pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
-    let name = component.as_str();
     let workload = pipeline.workload(component);
     let template = overrides::merge(template(pipeline, component), workload.template.as_ref());
-    let mut metadata = metadata(pipeline, &child_name(&pipeline.name, component), name);
-    let mut annotations = BTreeMap::from([(names::REVISION.to_owned(), rollout::fingerprint(&template))]);
-    if let Some(scaling) = &workload.scaling {
-        annotations.insert(names::ENOUGH.to_owned(), scaling.min.to_string());
-    }
-    metadata.annotations = Some(annotations);
+    let mut deployment = without_pods(pipeline, component, workload);
+    rollout::set(&mut deployment, rollout::fingerprint(&template), template);
+    deployment
+}
+
+/// The same, whatever the pods are like.
+pub fn without_pods<'a>(
+    whose: impl Into<Identity<'a>>,
+    component: Component,
+    workload: &Workload,
+) -> Deployment {
+    let (whose, name) = (whose.into(), component.as_str());
+    let mut metadata = metadata(whose, &child_name(whose.name, component), name);
+    let enough = |scaling: Scaling| BTreeMap::from([(names::ENOUGH.to_owned(), scaling.min.to_string())]);
+    metadata.annotations = workload.scaling.map(enough);
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {
             replicas: workload.replicas,
-            selector: selector(pipeline, component),
-            template,
+            selector: selector(whose, component),
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
@@ -128,9 +135,9 @@ pub fn deployment(pipeline: &Pipeline, component: Component) -> Deployment {
 }
 
 /// What scales the API by the CPU that it uses, where the spec asks for it.
-pub fn autoscaler(pipeline: &Pipeline) -> Option<HorizontalPodAutoscaler> {
-    let scaling = pipeline.api.scaling?;
-    let name = child_name(&pipeline.name, Component::Api);
+pub fn autoscaler<'a>(whose: impl Into<Identity<'a>>, api: &Workload) -> Option<HorizontalPodAutoscaler> {
+    let (whose, scaling) = (whose.into(), api.scaling?);
+    let name = child_name(whose.name, Component::Api);
     let target = MetricTarget {
         type_: "Utilization".to_owned(),
         average_utilization: scaling.cpu,
@@ -141,7 +148,7 @@ pub fn autoscaler(pipeline: &Pipeline) -> Option<HorizontalPodAutoscaler> {
         target,
     };
     Some(HorizontalPodAutoscaler {
-        metadata: metadata(pipeline, &name, Component::Api.as_str()),
+        metadata: metadata(whose, &name, Component::Api.as_str()),
         spec: Some(HorizontalPodAutoscalerSpec {
             scale_target_ref: CrossVersionObjectReference {
                 api_version: Some("apps/v1".to_owned()),
@@ -162,14 +169,14 @@ pub fn autoscaler(pipeline: &Pipeline) -> Option<HorizontalPodAutoscaler> {
 }
 
 /// Lets a node drain take one replica at a time; a single replica never blocks a drain.
-pub fn budget(pipeline: &Pipeline, component: Component) -> PodDisruptionBudget {
-    let name = component.as_str();
+pub fn budget<'a>(whose: impl Into<Identity<'a>>, component: Component) -> PodDisruptionBudget {
+    let (whose, name) = (whose.into(), component.as_str());
     PodDisruptionBudget {
-        metadata: metadata(pipeline, &child_name(&pipeline.name, component), name),
+        metadata: metadata(whose, &child_name(whose.name, component), name),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(LabelSelector {
-                match_labels: Some(names::pod_labels(&pipeline.name, name)),
+                match_labels: Some(names::pod_labels(whose.name, name)),
                 match_expressions: None,
             }),
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{PodTemplateSpec, ResourceRequirements},
-    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+    apimachinery::pkg::api::resource::Quantity,
 };
 
 use super::{Problem, duration, positive, template::template};
-use crate::crd::{ApiSpec, CatalogueSpec, IndexerSpec, RelaySpec, Resources};
+use crate::crd::{Amount, ApiSpec, CatalogueSpec, IndexerSpec, RelaySpec, Resources};
 
 /// A generated catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ fn workload(
     resources: Option<&Resources>,
     [cpu, memory, memory_limit]: [&str; 3],
 ) -> Workload {
-    let asked = |map: fn(&Resources) -> &BTreeMap<String, IntOrString>| {
+    let asked = |map: fn(&Resources) -> &BTreeMap<String, Amount>| {
         resources
             .map(map)
             .into_iter()
@@ -165,9 +165,9 @@ fn workload(
     }
 }
 
-fn quantity(value: &IntOrString) -> Quantity {
+fn quantity(value: &Amount) -> Quantity {
     match value {
-        IntOrString::Int(number) => Quantity(number.to_string()),
-        IntOrString::String(text) => Quantity(text.clone()),
+        Amount::Number(number) => Quantity(number.to_string()),
+        Amount::Text(text) => Quantity(text.clone()),
     }
 }

@@ -132,6 +132,7 @@ scenario!(
     Scenario {
         steps: &[
             |outside| outside.cluster.remove(&format!("{SECRETS}cache")),
+            |outside| outside.cluster.remove(&format!("{DEPLOYMENTS}shop-relay")),
             |outside| {
                 let secret = all_secrets()
                     .into_iter()
@@ -334,6 +335,72 @@ scenario!(
             Outside::delete,
             |outside| outside.stores.take_away(&[]),
         ],
+        ..PLAIN
+    }
+);
+
+/// Somebody else has marked the tables, while there are some, and the spec changes.
+fn marked(outside: &Outside, uid: &str, generation: i64) {
+    if let Some(owner) = &mut outside.stores.marks.lock().unwrap().schema {
+        owner.uid = uid.to_owned();
+        owner.generation = generation;
+        owner.cluster = "c2".to_owned();
+    }
+    new_image(outside);
+}
+
+scenario!(
+    stores_that_another_clusters_pipeline_takes_over,
+    Scenario {
+        spec: || vec![("kafka/deletionPolicy", json!("Delete"))],
+        steps: &[
+            |outside| marked(outside, "77aa", 1),
+            |outside| outside.cluster.edit(PIPELINE, |pipeline| {
+                pipeline["metadata"]["annotations"] = json!({ names::ADOPT: "true" });
+            }),
+            |outside| {
+                outside.cluster.edit(PIPELINE, |pipeline| {
+                    pipeline["metadata"]["annotations"] = json!({});
+                });
+                marked(outside, "77aa", 1);
+                outside.delete();
+            },
+        ],
+        // Nobody takes over what is not there yet.
+        overlaps: false,
+        ..PLAIN
+    }
+);
+
+scenario!(
+    operator_that_was_replaced,
+    Scenario {
+        steps: &[
+            |outside| marked(outside, "8c1f", 4),
+            |outside| outside.change(|spec| spec["relay"]["batchSize"] = json!(50)),
+            |outside| outside.change(|spec| spec["relay"]["batchSize"] = json!(60)),
+        ],
+        overlaps: false,
+        known: &[2],
+        ..PLAIN
+    }
+);
+
+scenario!(
+    deletion_with_a_policy_for_each_store,
+    Scenario {
+        spec: || vec![
+            ("kafka/deletionPolicy", json!("Delete")),
+            ("elasticsearch/deletionPolicy", json!("Delete"))
+        ],
+        steps: &[
+            |outside| outside.stores.take_away(&["Kafka", "PostgreSQL"]),
+            Outside::delete,
+            |outside| outside.change(|spec| spec["postgres"]["deletionPolicy"] = json!("Delete")),
+            |outside| outside.stores.take_away(&[]),
+        ],
+        // What PostgreSQL holds depends on how far it came.
+        overlaps: false,
         ..PLAIN
     }
 );
