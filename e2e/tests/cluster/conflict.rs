@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use commerce_e2e::{
-    cluster::{DEPLOYMENTS, JOBS},
+    cluster::{DEPLOYMENTS, JOBS, PIPELINES},
     orders::{Order, Orders, new_user},
+    pipeline::uid,
     scenario::{Outcome, scenario},
+    stores,
     tenant::Tenant,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn the_younger_of_two_touches_nothing_until_the_older_is_gone() -> Outcome {
@@ -45,6 +47,52 @@ async fn the_younger_of_two_touches_nothing_until_the_older_is_gone() -> Outcome
 
         older.pipeline.delete().await?;
         younger.pipeline.ready().await
+    })
+    .await
+}
+
+/// As where a pipeline of another cluster was given the same database.
+#[tokio::test]
+async fn a_database_that_is_marked_as_another_clusters_is_left_alone_until_it_is_adopted() -> Outcome {
+    scenario(async |s| {
+        let mut tenant = Tenant::prepare(s, "marked").await?;
+        tenant.spec["deletionPolicy"] = json!("Delete");
+        tenant.apply().await?;
+        tenant.pipeline.ready().await?;
+        let pipeline = &tenant.pipeline;
+        let own = uid(&pipeline.object().await?).to_owned();
+        let mut database = stores::postgres(&s.cluster, Some(&tenant.id)).await?;
+        let holder = "select uid from pipeline_owner";
+        let marked: String = sqlx::query_scalar(holder)
+            .fetch_one(&mut database.connection)
+            .await?;
+        assert_eq!(marked, own);
+
+        let others = "update pipeline_owner set uid = 'elsewhere', cluster = 'elsewhere', namespace = 'far', name = 'away'";
+        sqlx::query(others).execute(&mut database.connection).await?;
+        let change = async |change: &Value| {
+            let (namespace, name) = (&pipeline.namespace, &pipeline.name);
+            s.cluster.change(PIPELINES, namespace, name, change).await
+        };
+        change(&json!({"spec": {"relay": {"batchSize": 50}}})).await?;
+        let wanted = Duration::from_secs(30);
+        let condition = pipeline.reaches("SchemaReady", "False", wanted).await?;
+        ensure!(
+            condition.reason == "Conflict" && condition.message.contains("far/away"),
+            "{condition:?}"
+        );
+        let (user, orders) = (new_user(), tenant.orders()?);
+        let id = orders.place(&Order::of(&user)).await?;
+        orders.finds(&user, &[id], Duration::from_secs(10)).await?;
+
+        change(&json!({"metadata": {"annotations": {"commerce.lab/adopt-external": "true"}}})).await?;
+        pipeline.reaches("SchemaReady", "True", wanted).await?;
+        pipeline.ready().await?;
+        let marked: String = sqlx::query_scalar(holder)
+            .fetch_one(&mut database.connection)
+            .await?;
+        assert_eq!(marked, own);
+        Ok(())
     })
     .await
 }

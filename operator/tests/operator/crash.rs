@@ -239,6 +239,10 @@ impl Outside {
             // A mark that could not be taken off at the end hinders nobody in this cluster.
             stores.marks = Marks::default();
         }
+        if let Some(owner) = &mut stores.marks.index {
+            // Of the spec by which it was first marked; nobody reads it.
+            owner.generation = 0;
+        }
         Outcome { objects, stores }
     }
 }

@@ -342,9 +342,9 @@ scenario!(
 /// Somebody else has marked the tables, while there are some, and the spec changes.
 fn marked(outside: &Outside, uid: &str, generation: i64) {
     if let Some(owner) = &mut outside.stores.marks.lock().unwrap().schema {
-        owner.uid = uid.to_owned();
+        uid.clone_into(&mut owner.uid);
         owner.generation = generation;
-        owner.cluster = "c2".to_owned();
+        "c2".clone_into(&mut owner.cluster);
     }
     new_image(outside);
 }
