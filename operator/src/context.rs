@@ -161,6 +161,8 @@ struct Lately {
     answered: Option<(String, Instant)>,
     prepared: Option<(String, Instant)>,
     flow: flow::Memory,
+    /// Indices that are not used any more, and when that was first seen.
+    unused: HashMap<String, Instant>,
 }
 
 impl State {
@@ -283,6 +285,13 @@ impl Memory {
             Some((inputs.to_owned(), Instant::now()));
     }
 
+    /// Topics and index are to be looked at again.
+    pub fn unprepared(&self, uid: &str) {
+        if let Some(lately) = self.lock().lately.get_mut(uid) {
+            lately.prepared = None;
+        }
+    }
+
     /// What was found in the stores lately is to be looked at again.
     pub fn overlook(&self, uid: &str) {
         if let Some(lately) = self.lock().lately.get_mut(uid) {
@@ -294,6 +303,22 @@ impl Memory {
     /// Judges what the services say by what they said before.
     pub fn flow<T>(&self, uid: &str, judge: impl FnOnce(&mut flow::Memory) -> T) -> T {
         judge(&mut self.lock().lately.entry(uid.to_owned()).or_default().flow)
+    }
+
+    /// Whether an index has not been used for so long, as far as this operator has seen.
+    #[must_use]
+    pub fn unused_for(&self, uid: &str, index: &str, within: Duration) -> bool {
+        let mut state = self.lock();
+        let unused = &mut state.lately.entry(uid.to_owned()).or_default().unused;
+        let since = unused.entry(index.to_owned()).or_insert_with(Instant::now);
+        since.elapsed() >= within
+    }
+
+    /// An index is gone or used again.
+    pub fn forget_index(&self, uid: &str, index: &str) {
+        if let Some(lately) = self.lock().lately.get_mut(uid) {
+            lately.unused.remove(index);
+        }
     }
 
     /// How many passes over a pipeline failed in a row, this one included.

@@ -20,6 +20,7 @@ pub mod marks;
 pub mod names;
 mod prepare;
 mod quantity;
+mod reindex;
 pub mod rollout;
 pub mod secrets;
 pub mod services;
@@ -123,6 +124,7 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Waiting { .. }) => Ok(Action::requeue(UNDER_WAY)),
         Ok(()) if findings.components.iter().any(|health| health.rolling) => Ok(Action::requeue(UNDER_WAY)),
+        Ok(()) if findings.again => Ok(Action::requeue(UNDER_WAY)),
         Ok(()) if findings.flow.as_ref().is_some_and(|flow| flow.unsettled) => {
             Ok(Action::requeue(spread(UNDER_WAY)))
         }

@@ -13,6 +13,7 @@ mod isolation;
 mod load;
 mod order;
 mod ready;
+mod reindex;
 mod releases;
 mod restarts;
 mod steady;

@@ -90,7 +90,8 @@ pub struct IndexSpec {
         .message("elasticsearch.index.refreshInterval is -1 or a number with the unit ms, s or m, for example 1s"))]
     pub refresh_interval: String,
 
-    /// Additions to the mapping. The mapping stays `dynamic: strict`.
+    /// Additions to the mapping. The mapping stays `dynamic: strict`. A change gives a new index, which is filled from
+    /// PostgreSQL beside live events and then takes the place of the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mappings: Option<MappingsSpec>,
 

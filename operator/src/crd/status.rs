@@ -126,7 +126,7 @@ pub struct TopicStatus {
 }
 
 /// The index of orders.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IndexStatus {
     /// Alias through which the index is read and written.
@@ -134,6 +134,18 @@ pub struct IndexStatus {
 
     /// Concrete index behind the alias.
     pub active: String,
+
+    /// Documents in it. Written when it has changed by a quarter, with two digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<i64>,
+
+    /// Concrete index with the mapping that the spec asks for, while it is filled to take the place of the active one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+
+    /// How many documents the target has, in percent of those of the active index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<i32>,
 }
 
 /// The events in PostgreSQL.

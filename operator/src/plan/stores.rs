@@ -233,6 +233,26 @@ impl Stores for Unchanged {
         Ok(after)
     }
 
+    async fn promote_index(&self, elasticsearch: &Elasticsearch, index: &str) -> Result<bool, String> {
+        let (found, spec) = (self.read_index(elasticsearch).await?, &elasticsearch.index);
+        let active = found.active(spec).unwrap_or_default();
+        let what = format!(
+            "alias {}: index: {active} -> {index}, which is filled from PostgreSQL first while {active} serves",
+            spec.name
+        );
+        self.would("Elasticsearch", what);
+        Ok(true)
+    }
+
+    async fn delete_index(&self, _: &Elasticsearch, index: &str) -> Result<(), String> {
+        self.would("Elasticsearch", format!("index {index}: deleted"));
+        Ok(())
+    }
+
+    async fn documents(&self, _: &Elasticsearch, _: &str) -> Result<Option<u64>, String> {
+        Err("a plan counts no documents".to_owned())
+    }
+
     async fn schema_mark(&self, postgres: &PgConnectOptions) -> Result<Mark, String> {
         if self.is_away("PostgreSQL") {
             return Ok(Mark::Unmarkable);

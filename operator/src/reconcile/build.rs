@@ -10,6 +10,7 @@ mod network;
 mod overrides;
 mod pod;
 mod policy;
+mod reindex;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use k8s_openapi::{
 use kube::{Resource as _, ResourceExt as _, api::DynamicObject};
 use serde_json::Value;
 
+pub use self::reindex::{COMPONENT as REINDEX, job as reindex};
 use super::{
     health,
     kinds::Kind,

@@ -29,6 +29,8 @@ pub enum Error {
     TopicsFailed(String),
     #[error("{0}")]
     IndexFailed(String),
+    #[error("{0}")]
+    ReindexFailed(String),
     #[error("applying {kind} {name}: {source}")]
     ApplyFailed {
         kind: String,
@@ -62,6 +64,7 @@ impl Error {
             Self::MigrationFailed(_) => "MigrationFailed",
             Self::TopicsFailed(_) => "TopicsFailed",
             Self::IndexFailed(_) => "IndexFailed",
+            Self::ReindexFailed(_) => "ReindexFailed",
             Self::ApplyFailed { .. } => "ApplyFailed",
             Self::StatusFailed(_) => "StatusFailed",
             Self::CleanupFailed(_) => "CleanupFailed",

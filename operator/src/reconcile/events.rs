@@ -6,13 +6,14 @@ use kube::{
     runtime::events::{Event, EventType, Recorder},
 };
 
-use super::status::{DRIFT, READY};
+use super::status::{DRIFT, INDEX, READY, REINDEXING};
 use crate::crd::{CommercePipeline, CommercePipelineStatus};
 
 /// Reasons of conditions that do not hold yet, without anything being wrong.
-const PATIENT: [&str; 9] = [
+const PATIENT: [&str; 10] = [
     "NotReached",
     "Migrating",
+    REINDEXING,
     "WaitingForMigration",
     "Starting",
     "RollingOut",
@@ -46,11 +47,22 @@ pub fn changes(before: Option<&CommercePipelineStatus>, after: &CommercePipeline
                 .iter()
                 .any(|other| other.type_ != READY && other.reason == condition.reason)
     };
+    let index = |status: &CommercePipelineStatus| status.index.clone().unwrap_or_default();
+    let (was, is) = (before.map(index).unwrap_or_default(), index(after));
+    let other_target = |condition: &Condition| {
+        condition.type_ == INDEX && condition.reason == REINDEXING && was.target != is.target
+    };
+    let reindexed = was.target.is_some() && is.target.is_none() && was.target.as_ref() == Some(&is.active);
+    let reason = |condition: &Condition| match condition.reason.as_str() {
+        REINDEXING => "ReindexStarted".to_owned(),
+        _ if condition.type_ == INDEX && condition.status == "True" && reindexed => "Reindexed".to_owned(),
+        reason => reason.to_owned(),
+    };
     after
         .conditions
         .iter()
         .filter(|condition| {
-            let news = !known(condition) && !said_elsewhere(condition);
+            let news = !known(condition) && !said_elsewhere(condition) || other_target(condition);
             // That a new pipeline is as its spec says is no news.
             let first =
                 before.is_none_or(|status| status.conditions.iter().all(|old| old.type_ != condition.type_));
@@ -60,7 +72,7 @@ pub fn changes(before: Option<&CommercePipelineStatus>, after: &CommercePipeline
             let holds = (condition.status == "True") != (condition.type_ == DRIFT);
             let fine = holds && condition.reason != "RolloutStuck";
             let normal = fine || PATIENT.contains(&condition.reason.as_str());
-            event(normal, &condition.reason, &condition.type_, &condition.message)
+            event(normal, &reason(condition), &condition.type_, &condition.message)
         })
         .collect()
 }

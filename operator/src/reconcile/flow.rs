@@ -15,7 +15,7 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 pub use self::{
-    figures::{Figures, IN_TRANSIT},
+    figures::{Figures, IN_TRANSIT, count, settled},
     progress::{Progress, STANDS_STILL},
 };
 use super::{

@@ -211,13 +211,8 @@ pub fn gave_up(job: &Job) -> bool {
 /// What keeps a pod of a component from being ready, if it says so: the pod's name, the reason and the end of its log.
 #[must_use]
 pub fn trouble(pods: &[Pod], component: &str) -> Option<String> {
-    let of_component = |pod: &&Pod| {
-        pod.labels()
-            .get("app.kubernetes.io/component")
-            .is_some_and(|name| name == component)
-    };
     pods.iter()
-        .filter(of_component)
+        .filter(|pod| is_of(pod, component))
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .find_map(|pod| {
             let status = pod.status.as_ref()?;
@@ -229,14 +224,21 @@ pub fn trouble(pods: &[Pod], component: &str) -> Option<String> {
                     "Unschedulable: {}",
                     condition.message.as_deref().unwrap_or("no node has room")
                 ),
-                None => status
-                    .container_statuses
-                    .iter()
-                    .flatten()
-                    .find_map(container_trouble)?,
+                None => {
+                    let first = status.init_container_statuses.iter().flatten();
+                    let then = status.container_statuses.iter().flatten();
+                    first.chain(then).find_map(container_trouble)?
+                }
             };
             Some(format!("pod {}: {why}", pod.name_any()))
         })
+}
+
+/// Whether a pod is one of a component.
+#[must_use]
+pub fn is_of(pod: &Pod, component: &str) -> bool {
+    let label = pod.labels().get("app.kubernetes.io/component");
+    label.is_some_and(|name| name == component)
 }
 
 fn container_trouble(container: &ContainerStatus) -> Option<String> {

@@ -22,6 +22,10 @@ pub const REVISION: &str = "commerce.lab/revision";
 /// On Deployments whose replicas change by themselves: how many are enough.
 pub const ENOUGH: &str = "commerce.lab/enough-replicas";
 
+/// On the Job that fills an index: that index, and the one whose place it is to take.
+pub const REINDEX_INTO: &str = "commerce.lab/reindex-into";
+pub const REINDEX_FROM: &str = "commerce.lab/reindex-from";
+
 /// One of the three services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {

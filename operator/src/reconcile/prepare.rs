@@ -15,6 +15,7 @@ use super::{
     fetch::Observed,
     health::{self, JobState},
     marks::Marks,
+    reindex::{self, Reindex},
     status::{Finding, Findings, INDEX, SCHEMA, STORES, TOPICS},
     validate::Pipeline,
 };
@@ -34,6 +35,9 @@ pub async fn prepare(
     findings: &mut Findings,
 ) -> Result<(), Stop> {
     let uid = &pipeline.owner.uid;
+    if reindex::is_under_way(&observed.live.jobs) {
+        context.memory.unprepared(uid);
+    }
     let lately = context
         .memory
         .prepared_lately(uid, &pipeline.inputs, context.settings.drift_interval);
@@ -71,9 +75,12 @@ pub async fn prepare(
     });
     // What differs is told also where it ends the pass.
     let result = match &topics {
-        Ok(_) => index(&marks, pipeline, policy, context, &mut drift)
-            .await
-            .map(Some),
+        Ok(_) => {
+            let work = index(
+                &marks, resource, pipeline, observed, policy, context, &mut drift, findings,
+            );
+            Box::pin(work).await.map(Some)
+        }
         Err(_) => Ok(None),
     };
     if result.is_ok() && topics.is_ok() || !drift.left.is_empty() {
@@ -81,11 +88,14 @@ pub async fn prepare(
     }
     findings.corrected = drift.corrected;
     findings.topics = Some(topics?);
-    let message = |index: &Option<IndexStatus>| {
-        let of = |index: &IndexStatus| format!("{} is read and written as {}", index.active, index.alias);
+    let message = |index: &Option<(IndexStatus, String)>| {
+        let of = |(index, left): &(IndexStatus, String)| {
+            format!("{} is read and written as {}{left}", index.active, index.alias)
+        };
         index.as_ref().map(of).unwrap_or_default()
     };
-    findings.index = record(findings, INDEX, result, "Created", message)?;
+    let index = record(findings, INDEX, result, "Created", message)?;
+    findings.index = index.map(|(index, _)| index);
     context.memory.prepared(uid, &pipeline.inputs);
     Ok(())
 }
@@ -278,16 +288,19 @@ fn missing(left: &[Difference]) -> Option<String> {
     })
 }
 
+/// The index that serves, and what there is to say of it beside that it does.
 async fn index(
     marks: &Marks<'_>,
+    resource: &CommercePipeline,
     pipeline: &Pipeline,
+    observed: &Observed,
     policy: DriftPolicy,
     context: &Context,
     drift: &mut Drift,
-) -> Result<IndexStatus, Stop> {
+    findings: &mut Findings,
+) -> Result<(IndexStatus, String), Stop> {
     let (stores, elasticsearch) = (&context.stores, &pipeline.elasticsearch);
     let spec = &elasticsearch.index;
-    let alias = spec.name.clone();
     let found = stores
         .read_index(elasticsearch)
         .await
@@ -302,11 +315,39 @@ async fn index(
         missing(&drift.left[topics..]).map_or(Ok(()), |message| Err(Error::IndexFailed(message)))?;
         IndexState::of(spec, &found)
     };
+    let reindex = Reindex {
+        marks,
+        resource,
+        pipeline,
+        observed,
+        context,
+        found: &found,
+    };
     match state {
-        IndexState::Active { index, .. } => Ok(IndexStatus { alias, active: index }),
-        IndexState::MappingDiffers { active, wanted } => Err(Error::IndexFailed(format!(
-            "the alias {alias} leads to {active}, whose mapping differs from what the spec asks for ({wanted}): put elasticsearch.index.mappings back, or run `indexer rebuild --live --into {wanted}`, which fills that one and says how to move the alias"
-        ))
-        .into()),
+        IndexState::Active { index, .. } => {
+            let left = reindex.settle(&index, findings).await?;
+            let left = left.map(|problem| format!("; {problem}. It is tried again"));
+            Ok((reindex.status(&index, None).await, left.unwrap_or_default()))
+        }
+        IndexState::MappingDiffers { active, wanted } => {
+            if policy == DriftPolicy::Correct && spec.owns(&active) {
+                let status = reindex.advance(&active, findings).await?;
+                return Ok((status, String::new()));
+            }
+            let advice = if spec.owns(&active) {
+                format!(
+                    "driftPolicy: Observe leaves it so. With driftPolicy: Correct, or with the next change of the spec, {wanted} is filled and takes its place"
+                )
+            } else {
+                format!(
+                    "it is not one of the pipeline's, and left alone. `indexer rebuild --live --into {wanted}` fills one that is, and says how to move the alias"
+                )
+            };
+            Err(Error::IndexFailed(format!(
+                "the alias {} leads to {active}, whose mapping differs from what the spec asks for ({wanted}): {advice}",
+                spec.name
+            ))
+            .into())
+        }
     }
 }

@@ -31,6 +31,9 @@ pub const DRIFT: &str = "DriftDetected";
 pub const SUSPENDED: &str = "Suspended";
 pub const INTEGRATIONS: &str = "IntegrationsMissing";
 
+/// Reason of [`INDEX`] while another index is filled: the one that serves goes on.
+pub const REINDEXING: &str = "Reindexing";
+
 /// The steps before the workloads, in their order.
 const STEPS: [&str; 4] = [STORES, SCHEMA, TOPICS, INDEX];
 
@@ -105,6 +108,8 @@ pub struct Findings {
     /// Why the pass ended early.
     pub stop: Option<(&'static str, String)>,
     pub suspended: bool,
+    /// Something is left to be done in a moment, although all is as it should be.
+    pub again: bool,
 }
 
 impl Findings {
@@ -120,7 +125,11 @@ impl Findings {
             Stop::Failed(error) => (error.reason(), error.to_string()),
         };
         if let Some(step) = step {
-            self.steps.push((step, Finding::no(reason, message.clone())));
+            let finding = match reason {
+                REINDEXING => Finding::yes(reason, message.clone()),
+                _ => Finding::no(reason, message.clone()),
+            };
+            self.steps.push((step, finding));
         }
         self.stop = Some((reason, message));
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
 use commerce_core::{
-    elasticsearch as elasticsearch_client,
+    elasticsearch::Client,
     index::{self, Found, IndexState},
     owner::{self, Mark, Owner},
     postgres,
@@ -54,6 +54,12 @@ pub trait Stores: fmt::Debug + Send + Sync {
     async fn read_index(&self, elasticsearch: &Elasticsearch) -> Result<Found, String>;
     /// Makes template, index and alias what they should be.
     async fn ensure_index(&self, elasticsearch: &Elasticsearch) -> Result<IndexState, String>;
+    /// Lets the alias lead to an index that was filled beside live events; false where it has missed one.
+    async fn promote_index(&self, elasticsearch: &Elasticsearch, index: &str) -> Result<bool, String>;
+    /// Deletes one concrete index with all its documents.
+    async fn delete_index(&self, elasticsearch: &Elasticsearch, index: &str) -> Result<(), String>;
+    /// How many documents a concrete index has; `None` where there is none of that name.
+    async fn documents(&self, elasticsearch: &Elasticsearch, index: &str) -> Result<Option<u64>, String>;
     /// Whose tables these are.
     async fn schema_mark(&self, postgres: &PgConnectOptions) -> Result<Mark, String>;
     /// Marks the tables, if the mark still is `found`; false where it is not.
@@ -155,23 +161,36 @@ impl Stores for Remote {
     }
 
     async fn read_index(&self, elasticsearch: &Elasticsearch) -> Result<Found, String> {
-        let client = elasticsearch
-            .connect
-            .client(TIMEOUT)
-            .map_err(|error| chain(&error))?;
+        let client = search_client(elasticsearch)?;
         index::read(&client, &elasticsearch.index)
             .await
             .map_err(|error| chain(&error))
     }
 
     async fn ensure_index(&self, elasticsearch: &Elasticsearch) -> Result<IndexState, String> {
-        let client = elasticsearch
-            .connect
-            .client(TIMEOUT)
-            .map_err(|error| chain(&error))?;
+        let client = search_client(elasticsearch)?;
         index::ensure(&client, &elasticsearch.index)
             .await
             .map_err(|error| chain(&error))
+    }
+
+    async fn promote_index(&self, elasticsearch: &Elasticsearch, index: &str) -> Result<bool, String> {
+        let client = search_client(elasticsearch)?;
+        index::promote(&client, &elasticsearch.index.name, index)
+            .await
+            .map_err(|error| chain(&error))
+    }
+
+    async fn delete_index(&self, elasticsearch: &Elasticsearch, index: &str) -> Result<(), String> {
+        let client = search_client(elasticsearch)?;
+        index::delete_index(&client, index)
+            .await
+            .map_err(|error| chain(&error))
+    }
+
+    async fn documents(&self, elasticsearch: &Elasticsearch, index: &str) -> Result<Option<u64>, String> {
+        let client = search_client(elasticsearch)?;
+        index::count(&client, index).await.map_err(|error| chain(&error))
     }
 
     async fn schema_mark(&self, options: &PgConnectOptions) -> Result<Mark, String> {
@@ -194,7 +213,7 @@ impl Stores for Remote {
     }
 
     async fn index_mark(&self, elasticsearch: &Elasticsearch) -> Result<Mark, String> {
-        let client = client(elasticsearch)?;
+        let client = search_client(elasticsearch)?;
         let mark = owner::of_index(&client, &elasticsearch.index.name).await;
         mark.map_err(|error| chain(&error))
     }
@@ -205,13 +224,13 @@ impl Stores for Remote {
         owner: &Owner,
         new: bool,
     ) -> Result<bool, String> {
-        let client = client(elasticsearch)?;
+        let client = search_client(elasticsearch)?;
         let marked = owner::mark_index(&client, &elasticsearch.index.name, owner, new).await;
         marked.map_err(|error| chain(&error))
     }
 
     async fn unmark_index(&self, elasticsearch: &Elasticsearch, uid: &str) -> Result<(), String> {
-        let client = client(elasticsearch)?;
+        let client = search_client(elasticsearch)?;
         let unmarked = owner::unmark_index(&client, &elasticsearch.index.name, uid).await;
         unmarked.map_err(|error| chain(&error))
     }
@@ -223,10 +242,7 @@ impl Stores for Remote {
     }
 
     async fn remove_index(&self, elasticsearch: &Elasticsearch) -> Result<(), String> {
-        let client = elasticsearch
-            .connect
-            .client(TIMEOUT)
-            .map_err(|error| chain(&error))?;
+        let client = search_client(elasticsearch)?;
         let alias = &elasticsearch.index.name;
         let deleted = index::delete(&client, alias).await;
         deleted.map_err(|error| chain(&error))?;
@@ -245,7 +261,7 @@ impl Stores for Remote {
     }
 }
 
-fn client(elasticsearch: &Elasticsearch) -> Result<elasticsearch_client::Client, String> {
+fn search_client(elasticsearch: &Elasticsearch) -> Result<Client, String> {
     let client = elasticsearch.connect.client(TIMEOUT);
     client.map_err(|error| chain(&error))
 }

@@ -102,6 +102,7 @@ pub struct Fingerprints {
     pub relay: String,
     pub indexer: String,
     pub migrate: String,
+    pub reindex: String,
 }
 
 /// One thing that is wrong with a pipeline.
@@ -204,6 +205,7 @@ pub fn validate(resource: &CommercePipeline, secrets: &Secrets) -> Result<Pipeli
             relay: of(&[p, k]),
             indexer: of(&[p, k, e, r]),
             migrate: of(&[p]),
+            reindex: of(&[p, e]),
         },
         inputs: format!("{generation}-{}", of(&[p, k, e, r, callers])),
         postgres,

@@ -84,7 +84,16 @@ async fn network_policies_that_are_turned_off_are_removed() {
         .iter()
         .map(|path| path.rsplit('/').next().unwrap())
         .collect();
-    assert_eq!(names, ["shop-api", "shop-indexer", "shop-migrate", "shop-relay"]);
+    assert_eq!(
+        names,
+        [
+            "shop-api",
+            "shop-indexer",
+            "shop-migrate",
+            "shop-reindex",
+            "shop-relay"
+        ]
+    );
     change(&world, |spec| spec["networkPolicy"]["enabled"] = json!(false));
     world.pass().await.unwrap();
     assert_eq!(world.cluster.paths("/networkpolicies/"), Vec::<String>::new());

@@ -62,6 +62,8 @@ fn built(pipeline: &Value, changes: &[(&str, Value)]) -> Vec<Value> {
             .iter()
             .map(|(_, object)| serde_json::to_value(object).unwrap()),
     );
+    let reindex = build::reindex(&pipeline, "orders-00000000-1");
+    all.push(serde_json::to_value(reindex).unwrap());
     all
 }
 
@@ -92,9 +94,10 @@ fn a_pipeline_with_every_field_set() {
 }
 
 #[test]
-fn without_automatic_migrations_there_is_no_job() {
+fn without_automatic_migrations_there_is_no_job_for_them() {
     let objects = built(&minimal(), &[("postgres/migrations", json!("Manual"))]);
-    assert!(objects.iter().all(|object| object["kind"] != "Job"));
+    let migrates = |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/component"] == "migrate";
+    assert!(!objects.iter().any(migrates));
 }
 
 #[test]
@@ -111,6 +114,73 @@ fn another_image_seed_or_database_is_another_job_and_another_size_is_not() {
         job(&[("postgres/secretRef", json!({ "name": "pg-app", "key": "uri" }))])
     );
     assert_eq!(first, job(&[("api/replicas", json!(5))]));
+}
+
+#[test]
+fn another_image_mapping_or_secret_is_another_job_that_fills_an_index_and_another_index_before_is_not() {
+    let name = |changes: &[(&str, Value)], from: &str| {
+        let pipeline = validate(&parsed(&minimal(), changes), &secrets()).unwrap();
+        build::reindex(&pipeline, from).metadata.name.unwrap()
+    };
+    let first = name(&[], "orders-00000000-1");
+    assert!(
+        first.len() - "shop".len() <= 63 - 40 - "-abcde".len(),
+        "{first}: pods are named after it"
+    );
+    for other in [
+        ("image/tag", json!("1.2.4")),
+        (
+            "elasticsearch/index/mappings",
+            json!({ "properties": { "note": { "type": "text" } } }),
+        ),
+        ("postgres/secretRef", json!({ "name": "pg-app", "key": "uri" })),
+    ] {
+        assert_ne!(
+            first,
+            name(std::slice::from_ref(&other), "orders-00000000-1"),
+            "{}",
+            other.0
+        );
+    }
+    assert_eq!(
+        first,
+        name(&[("indexer/replicas", json!(5))], "orders-11111111-1")
+    );
+}
+
+/// What is about pods, and what its programs may need; nothing that would keep the Job from ending.
+#[test]
+fn the_job_that_fills_an_index_takes_what_a_spec_adds_to_the_indexers_pods() {
+    let added = json!({
+        "metadata": { "labels": { "team": "shop" } },
+        "spec": {
+            "restartPolicy": "Always",
+            "tolerations": [{ "key": "shops", "operator": "Exists" }],
+            "volumes": [{ "name": "scratch", "emptyDir": {} }],
+            "initContainers": [{ "name": "wait", "image": "example.com/wait:1" }],
+            "containers": [
+                { "name": "indexer", "env": [{ "name": "TZ", "value": "UTC" }], "volumeMounts": [{ "name": "scratch", "mountPath": "/tmp" }] },
+                { "name": "log-agent", "image": "example.com/agent:1" },
+            ],
+        },
+    });
+    let objects = built(&minimal(), &[("indexer/podTemplate", added)]);
+    let template = &objects.last().unwrap()["spec"]["template"];
+    let (labels, spec) = (&template["metadata"]["labels"], &template["spec"]);
+    assert_eq!(
+        (&labels["team"], &labels["app.kubernetes.io/component"]),
+        (&json!("shop"), &json!("reindex"))
+    );
+    assert_eq!(spec["tolerations"][0]["key"], "shops");
+    assert_eq!(spec["restartPolicy"], "Never");
+    for (kind, name) in [("initContainers", "rebuild"), ("containers", "verify")] {
+        let containers = spec[kind].as_array().unwrap();
+        let names: Vec<_> = containers.iter().map(|container| &container["name"]).collect();
+        assert_eq!(names, [name]);
+        let last = |field: &str| containers[0][field].as_array().unwrap().last().unwrap().clone();
+        assert_eq!(last("env")["name"], "TZ");
+        assert_eq!(last("volumeMounts")["name"], "scratch");
+    }
 }
 
 #[test]
@@ -187,6 +257,7 @@ fn network_policies_allow_what_a_component_does_and_nothing_else() {
             ("relay", vec![9090], vec![4318, 5432, 9093, 9094]),
             ("api", vec![8080, 9090], vec![443, 4318, 5432, 6380, 9200]),
             ("migrate", vec![], vec![5432]),
+            ("reindex", vec![], vec![5432, 9200]),
         ]
     );
 }

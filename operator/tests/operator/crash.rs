@@ -171,7 +171,14 @@ impl Outside {
             self.cluster.remove(path);
         }
         for (path, object) in &moving {
+            if object["spec"]["suspend"] == true {
+                self.cluster.remove(&pod_of(object));
+                continue;
+            }
             let starts = self.start(path, object);
+            if starts && let Some(index) = object["metadata"]["annotations"][names::REINDEX_INTO].as_str() {
+                self.stores.fill(index);
+            }
             if path.contains("/deployments/") {
                 self.roll_out(path, object);
             } else if !starts && object["status"].is_null() {
@@ -207,8 +214,8 @@ impl Outside {
 
     /// A pod of a Deployment or Job; false where it is there already.
     fn start(&self, owner: &str, object: &Value) -> bool {
-        let name = format!("{}-x", object["metadata"]["name"].as_str().unwrap());
-        let path = format!("/api/v1/namespaces/store/pods/{name}");
+        let path = pod_of(object);
+        let name = path.rsplit('/').next();
         let new = self.cluster.get(&path).is_none();
         if new {
             let labels = &object["spec"]["template"]["metadata"]["labels"];
@@ -245,6 +252,12 @@ impl Outside {
         }
         Outcome { objects, stores }
     }
+}
+
+/// Path of the pod of a Deployment or Job.
+fn pod_of(owner: &Value) -> String {
+    let name = owner["metadata"]["name"].as_str().unwrap();
+    format!("/api/v1/namespaces/store/pods/{name}-x")
 }
 
 /// Takes out of an object how often and when it was changed.

@@ -21,6 +21,7 @@ mod monitoring;
 mod operators;
 mod plan;
 mod reconcile;
+mod reindex;
 mod remote;
 mod rollout;
 mod schema;

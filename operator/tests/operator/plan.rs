@@ -250,7 +250,7 @@ async fn what_would_stop_the_operator_is_told() {
     let world = World::ready(&[]).await;
     let mut other = prepared();
     let index = other.index.indices.pop_first().unwrap().1;
-    other.index.indices.insert("orders-00000000-1".to_owned(), index);
+    other.index.indices.insert("legacy".to_owned(), index);
     let plan = planned(&world, other, &[("image/tag", json!("2.0.0"))]).await;
     assert!(plan.stops.unwrap().contains("whose mapping differs"));
 
@@ -264,6 +264,45 @@ async fn what_would_stop_the_operator_is_told() {
 
     let plan = planned(&world, prepared(), &[("suspend", json!(true))]).await;
     assert_eq!(plan.notes, ["it is suspended: nothing else would change"]);
+}
+
+#[tokio::test]
+async fn an_index_that_would_be_filled_anew_is_told_with_its_job() {
+    let world = World::ready(&[]).await;
+    let changes = [
+        (
+            "elasticsearch/index/mappings",
+            json!({ "properties": { "note": { "type": "keyword" } } }),
+        ),
+        ("image/tag", json!("2.0.0")),
+    ];
+    let plan = planned(&world, prepared(), &changes).await;
+    assert_eq!(plan.stops, None);
+    let titles = titles(&plan.changes);
+    assert!(
+        titles
+            .iter()
+            .any(|title| title.starts_with("Create shop-reindex-")),
+        "{titles:?}"
+    );
+    assert!(titles.contains(&"Update shop-api".to_owned()), "{titles:?}");
+    let stores: Vec<_> = plan.stores.iter().map(|change| change.what.clone()).collect();
+    let mut wanted = IndexSpec::new("orders");
+    let before = wanted.wanted_index();
+    wanted
+        .properties
+        .insert("note".into(), json!({ "type": "keyword" }));
+    assert_eq!(
+        stores,
+        [
+            "index template orders: template.mappings.properties.note.type: not set -> keyword".to_owned(),
+            format!(
+                "alias orders: index: {before} -> {}, which is filled from PostgreSQL first while {before} serves",
+                wanted.wanted_index()
+            ),
+        ]
+    );
+    assert_eq!(plan.notes, [""; 0]);
 }
 
 #[tokio::test]

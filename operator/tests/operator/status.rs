@@ -1,7 +1,7 @@
 //! From findings to conditions: what they say, when they change, and which events that makes.
 
 use commerce_operator::{
-    crd::{CommercePipeline, CommercePipelineStatus},
+    crd::{CommercePipeline, CommercePipelineStatus, IndexStatus},
     reconcile::{
         error::{Error, Stop},
         events,
@@ -183,6 +183,64 @@ fn events_tell_changes_once_and_failures_as_warnings() {
     let recovered = events::changes(Some(&second), &first);
     assert!(recovered.iter().all(|event| event.type_ == EventType::Normal));
     assert!(recovered.iter().any(|event| event.action == "Ready"));
+}
+
+/// Findings of a pass in which one index serves and another one is filled.
+fn reindexing(target: &str) -> Findings {
+    let mut findings = healthy();
+    findings.steps.retain(|(step, _)| *step != status::INDEX);
+    let waiting = Stop::Waiting {
+        reason: status::REINDEXING,
+        message: format!("fills {target}"),
+    };
+    findings.stop(Some(status::INDEX), &waiting);
+    findings.index = Some(index("a", Some(target)));
+    findings
+}
+
+fn index(active: &str, target: Option<&str>) -> IndexStatus {
+    IndexStatus {
+        alias: "orders".to_owned(),
+        active: active.to_owned(),
+        target: target.map(str::to_owned),
+        ..IndexStatus::default()
+    }
+}
+
+#[test]
+fn events_tell_when_an_index_begins_to_be_filled_and_when_it_takes_over() {
+    let serving = |active: &str| {
+        let mut findings = healthy();
+        findings.index = Some(index(active, None));
+        findings
+    };
+    let mut last = status::next(&parsed(&minimal(), &[]), &serving("a"), &at(100));
+    let mut told = Vec::new();
+    for findings in [reindexing("b"), reindexing("b"), reindexing("c"), serving("c")] {
+        let next = status::next(&after(last.clone()), &findings, &at(200));
+        let events = events::changes(Some(&last), &next);
+        told.push(events.into_iter().map(|event| event.reason).collect::<Vec<_>>());
+        last = next;
+    }
+    assert_eq!(
+        told,
+        [
+            vec!["ReindexStarted"],
+            vec![],
+            vec!["ReindexStarted"],
+            vec!["Running", "Reindexed"],
+        ]
+    );
+    let ready = status::next(&after(last), &reindexing("d"), &at(300));
+    let conditions = ["Ready", "IndexReady"].map(|kind| {
+        let condition = condition(&ready, kind);
+        (condition.status.as_str(), condition.reason.as_str())
+    });
+    assert_eq!(
+        conditions,
+        [("False", "Reindexing"), ("True", "Reindexing")],
+        "the one before serves"
+    );
 }
 
 #[test]

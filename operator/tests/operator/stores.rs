@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use commerce_core::{
-    index::{Found, IndexState},
+    index::{Found, IndexState, next_alias},
     owner::{Mark, Owner},
     topics::{self, Topic, TopicState},
 };
@@ -15,6 +18,7 @@ use commerce_operator::reconcile::{
     stores::{Away, Stores},
     validate::{Elasticsearch, Kafka, Pipeline},
 };
+use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::faults::Faults;
@@ -34,6 +38,10 @@ pub struct FakeStores {
     pub topics: Mutex<BTreeMap<String, Topic>>,
     /// What Elasticsearch has.
     pub index: Mutex<Found>,
+    /// How many documents an index has; 0 of those that are not named.
+    pub documents: Mutex<BTreeMap<String, u64>>,
+    /// Elasticsearch deletes no index.
+    pub keeps_indices: AtomicBool,
     /// Whose the tables are, while there are some, and the index.
     pub marks: Mutex<Marks>,
     faults: Faults,
@@ -62,6 +70,8 @@ impl FakeStores {
             schema: Mutex::new((1, 1)),
             topics: Mutex::default(),
             index: Mutex::default(),
+            documents: Mutex::default(),
+            keeps_indices: AtomicBool::default(),
             marks: Mutex::default(),
             faults,
         }
@@ -76,6 +86,8 @@ impl FakeStores {
             schema: Mutex::new(*self.schema.lock().unwrap()),
             topics: Mutex::new(held.topics),
             index: Mutex::new(held.index),
+            documents: Mutex::default(),
+            keeps_indices: AtomicBool::default(),
             marks: Mutex::new(held.marks),
             faults,
         }
@@ -93,6 +105,29 @@ impl FakeStores {
     /// Takes stores away; an empty list brings all back.
     pub fn take_away(&self, stores: &[&'static str]) {
         *self.away.lock().unwrap() = stores.to_vec();
+    }
+
+    /// Makes an index as the template says that takes live events, as `indexer rebuild --live` does.
+    pub fn fill(&self, index: &str) {
+        let mut found = self.index.lock().unwrap();
+        let template = found.template.as_ref().unwrap()["template"].clone();
+        let made =
+            json!({ "aliases": {}, "settings": template["settings"], "mappings": template["mappings"] });
+        found.indices.entry(index.to_owned()).or_insert(made);
+        let (alias, _) = index.rsplit_once('-').unwrap().0.rsplit_once('-').unwrap();
+        lead(&mut found, &next_alias(alias), index);
+    }
+
+    /// An index has missed an event.
+    pub fn give_up(&self, index: &str) {
+        self.index.lock().unwrap().indices.get_mut(index).unwrap()["aliases"] = json!({});
+    }
+
+    /// Names of the indices, and where the alias leads to.
+    pub fn indices(&self) -> (Vec<String>, Vec<String>) {
+        let found = self.index.lock().unwrap();
+        let behind = found.behind("orders").into_iter().map(str::to_owned).collect();
+        (found.indices.keys().cloned().collect(), behind)
     }
 
     /// Asks a store.
@@ -126,6 +161,18 @@ impl FakeStores {
         };
         let answer = self.faults.call(writes, work).await.flatten();
         answer.ok_or_else(|| NO_ANSWER.to_owned())
+    }
+}
+
+/// Lets an alias lead to one index.
+fn lead(found: &mut Found, alias: &str, index: &str) {
+    for (name, of) in &mut found.indices {
+        let aliases = of["aliases"].as_object_mut().unwrap();
+        if name == index {
+            aliases.insert(alias.to_owned(), json!({ "is_write_index": true }));
+        } else {
+            aliases.shift_remove(alias);
+        }
     }
 }
 
@@ -184,6 +231,7 @@ impl Stores for FakeStores {
         let make = || {
             let spec = &elasticsearch.index;
             let mut found = self.index.lock().unwrap();
+            found.template = Found::as_wanted(spec).template;
             let state = IndexState::of(spec, &found);
             if found.active(spec).is_some() && matches!(state, IndexState::MappingDiffers { .. }) {
                 return state;
@@ -192,6 +240,46 @@ impl Stores for FakeStores {
             IndexState::of(spec, &found)
         };
         self.change("Elasticsearch", "index", make).await
+    }
+
+    async fn promote_index(&self, elasticsearch: &Elasticsearch, index: &str) -> Result<bool, String> {
+        let promote = || {
+            let alias = &elasticsearch.index.name;
+            let mut found = self.index.lock().unwrap();
+            let is_next = found.behind(&next_alias(alias)).contains(&index);
+            if is_next {
+                let aliases = found.indices.get_mut(index).unwrap()["aliases"].as_object_mut();
+                aliases.unwrap().shift_remove(&next_alias(alias));
+                lead(&mut found, alias, index);
+            }
+            is_next
+        };
+        self.change("Elasticsearch", &format!("promote {index}"), promote)
+            .await
+    }
+
+    async fn delete_index(&self, _: &Elasticsearch, index: &str) -> Result<(), String> {
+        if self.keeps_indices.load(Ordering::Relaxed) {
+            return Err("403 Forbidden".to_owned());
+        }
+        let delete = || drop(self.index.lock().unwrap().indices.remove(index));
+        self.change("Elasticsearch", &format!("delete {index}"), delete)
+            .await
+    }
+
+    async fn documents(&self, _: &Elasticsearch, index: &str) -> Result<Option<u64>, String> {
+        let count = || {
+            let there = self.index.lock().unwrap().indices.contains_key(index);
+            there.then(|| {
+                self.documents
+                    .lock()
+                    .unwrap()
+                    .get(index)
+                    .copied()
+                    .unwrap_or_default()
+            })
+        };
+        self.read("Elasticsearch", count).await
     }
 
     async fn schema_mark(&self, _: &PgConnectOptions) -> Result<Mark, String> {

@@ -10,9 +10,19 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 pub use self::{
-    found::{Found, active_index, read},
-    write::{create_beside, delete, ensure, move_alias},
+    found::{Found, active_index, count, read},
+    write::{create_beside, delete, delete_index, ensure, move_alias, promote},
 };
+
+/// The alias of an index that is being filled beside the one that serves, and takes live events, too: see the indexer's
+/// `rebuild --live`. An index that misses one loses it, and with it the right to be promoted.
+#[must_use]
+pub fn next_alias(alias: &str) -> String {
+    format!("{alias}~next")
+}
+
+/// Exit code of `indexer rebuild` where Elasticsearch does not take some orders, as it will not next time either.
+pub const REFUSED: u8 = 5;
 
 /// The index as it should be.
 #[derive(Debug, Clone, PartialEq)]

@@ -280,3 +280,96 @@ async fn create(client: &Elasticsearch, index: &str, definition: &Value) -> Resu
     body("create", create.body(definition).send().await).await?;
     Ok(())
 }
+
+/// What the spec does not ask for any more is not in the next index either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_and_a_setting_that_are_taken_back_leave_the_template() -> Result<()> {
+    let config = shared().elasticsearch_config().await?;
+    let client = config.client(PATIENCE)?;
+    let mut before = IndexSpec::new(&config.index);
+    before
+        .properties
+        .insert("note".into(), json!({"type": "keyword"}));
+    before.settings.insert("codec".into(), json!("best_compression"));
+    index::ensure(&client, &before).await?;
+    let wanted = IndexSpec::new(&config.index);
+    let name = &config.index;
+    let differences = index::read(&client, &wanted).await?.differences(&wanted);
+    assert_eq!(
+        told(&differences),
+        [
+            format!(
+                "index template {name}: template.mappings.properties.note.type is keyword, spec says not set"
+            ),
+            format!(
+                "index template {name}: template.settings.index.codec is best_compression, spec says not set"
+            ),
+        ]
+    );
+    index::ensure(&client, &wanted).await?;
+    let next = &wanted.wanted_index();
+    assert!(index::create_beside(&client, name, next).await?);
+    let found = index::read(&client, &wanted).await?;
+    assert_eq!(told(&found.differences(&wanted)), [""; 0]);
+    assert_eq!(found.indices[next]["mappings"], wanted.mappings());
+    assert_eq!(found.indices[next]["settings"].get("index.codec"), None);
+    Ok(())
+}
+
+/// An index that was filled beside live events takes the place of the one before in one step, and one that has missed an event
+/// does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_is_promoted_while_it_is_the_next_one() -> Result<()> {
+    let config = shared().elasticsearch_config().await?;
+    let client = config.client(PATIENCE)?;
+    let before = IndexSpec::new(&config.index);
+    let mut wanted = before.clone();
+    wanted
+        .properties
+        .insert("note".into(), json!({"type": "keyword"}));
+    let name = &config.index;
+    let (old, new) = (&before.wanted_index(), &wanted.wanted_index());
+    index::ensure(&client, &before).await?;
+    let state = index::ensure(&client, &wanted).await?;
+    let differs = IndexState::MappingDiffers {
+        active: old.clone(),
+        wanted: new.clone(),
+    };
+    assert_eq!(state, differs);
+    assert_eq!(index::count(&client, new).await?, None);
+    assert!(
+        !index::promote(&client, name, new).await?,
+        "there is no such index"
+    );
+
+    index::create_beside(&client, name, new).await?;
+    assert!(
+        !index::promote(&client, name, new).await?,
+        "it takes no live events"
+    );
+    assert_eq!(index::read(&client, &wanted).await?.behind(name), [old]);
+
+    index::move_alias(&client, &index::next_alias(name), new).await?;
+    assert!(index::promote(&client, name, new).await?);
+    let found = index::read(&client, &wanted).await?;
+    assert_eq!(found.behind(name), [new]);
+    assert_eq!(found.behind(&index::next_alias(name)), [""; 0]);
+    assert_eq!(found.indices[new]["aliases"][name]["is_write_index"], true);
+    assert!(
+        !index::promote(&client, name, new).await?,
+        "a call that is repeated changes nothing"
+    );
+    assert_eq!(index::read(&client, &wanted).await?.behind(name), [new]);
+    assert_eq!(index::count(&client, new).await?, Some(0));
+
+    index::delete_index(&client, old).await?;
+    index::delete_index(&client, old).await?;
+    let found = index::read(&client, &wanted).await?;
+    assert_eq!(found.indices.keys().collect::<Vec<_>>(), [new]);
+
+    // What is left of an index that was being filled goes with the rest.
+    index::create_beside(&client, name, old).await?;
+    index::delete(&client, name).await?;
+    assert_eq!(index::read(&client, &wanted).await?, index::Found::default());
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, builder::RangedI64ValueParser};
-use commerce_core::{config::Env, shutdown, telemetry};
+use commerce_core::{config::Env, index, shutdown, telemetry};
 
 use crate::{
     Config, Indexer,
@@ -54,6 +54,7 @@ impl Cli {
         Ok(match ended {
             Ended::Fine => ExitCode::SUCCESS,
             Ended::Differing => ExitCode::from(DIFFERING),
+            Ended::Refused => ExitCode::from(index::REFUSED),
             Ended::Interrupted => ExitCode::from(INTERRUPTED),
         })
     }

@@ -9,7 +9,10 @@
 use std::{ops::Range, sync::Mutex, sync::PoisonError, time::Duration};
 
 use bytes::Bytes;
-use commerce_core::elasticsearch::{ElasticsearchConfig, Error, body_if_found};
+use commerce_core::{
+    elasticsearch::{ElasticsearchConfig, Error, body_if_found},
+    index::next_alias,
+};
 use elasticsearch::{
     Elasticsearch,
     indices::{IndicesDeleteAliasParts, IndicesGetAliasParts, IndicesRefreshParts},
@@ -28,11 +31,6 @@ pub(crate) const KNOWN: Duration = Duration::from_secs(5);
 /// How long it may take no documents.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The alias of an index that takes what goes into `index`, too.
-pub(crate) fn alias(index: &str) -> String {
-    format!("{index}~next")
-}
 
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -53,7 +51,7 @@ impl Lines for Item {
 
 impl Target {
     pub(crate) fn new(config: &ElasticsearchConfig) -> Result<Self, Error> {
-        let alias = alias(&config.index);
+        let alias = next_alias(&config.index);
         let target = ElasticsearchConfig {
             index: alias.clone(),
             ..config.clone()

@@ -255,3 +255,10 @@ pub fn indexer(pipeline: &Pipeline) -> Environment<'_> {
 pub fn migrate(pipeline: &Pipeline) -> Environment<'_> {
     Environment::default().postgres(&pipeline.postgres)
 }
+
+/// The variables and files of the Job that fills an index.
+pub fn reindex(pipeline: &Pipeline) -> Environment<'_> {
+    Environment::default()
+        .postgres(&pipeline.postgres)
+        .elasticsearch(&pipeline.elasticsearch)
+}

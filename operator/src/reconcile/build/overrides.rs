@@ -69,7 +69,8 @@ pub fn conflicts(component: Component, before: &PodTemplateSpec, after: &PodTemp
     found
 }
 
-fn own(component: Component, spec: &PodSpec) -> Option<&Container> {
+/// The component's own container.
+pub fn own(component: Component, spec: &PodSpec) -> Option<&Container> {
     spec.containers
         .iter()
         .find(|container| container.name == component.as_str())

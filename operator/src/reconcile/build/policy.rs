@@ -36,6 +36,9 @@ pub fn policies(pipeline: &Pipeline) -> Vec<NetworkPolicy> {
     };
     let migrates = pipeline.postgres.migrations == Migrations::Auto;
     let migration = migrates.then(|| policy(pipeline, asked, "migrate", Vec::new(), postgres(pipeline)));
+    let mut stores = postgres(pipeline);
+    stores.extend(elasticsearch(pipeline));
+    let reindex = policy(pipeline, asked, "reindex", Vec::new(), stores);
     let of = |component: Component| {
         let mut ingress = vec![ingress(ADMIN_PORT, Some(readers(asked)))];
         if component == Component::Api {
@@ -44,7 +47,8 @@ pub fn policies(pipeline: &Pipeline) -> Vec<NetworkPolicy> {
         let ports = ports(pipeline, component);
         policy(pipeline, asked, component.as_str(), ingress, ports)
     };
-    Component::ALL.into_iter().map(of).chain(migration).collect()
+    let services = Component::ALL.into_iter().map(of);
+    services.chain(migration).chain([reindex]).collect()
 }
 
 fn policy(
@@ -87,7 +91,7 @@ fn ports(pipeline: &Pipeline, component: Component) -> BTreeSet<u16> {
         ports.extend(servers.filter_map(|server| server.rsplit_once(':')?.1.parse::<u16>().ok()));
     }
     if component != Component::Relay {
-        ports.extend(pipeline.elasticsearch.connect.url.port_or_known_default());
+        ports.extend(elasticsearch(pipeline));
         ports.extend(match pipeline.redis.connect.client.get_connection_info().addr() {
             ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } => Some(*port),
             _ => None,
@@ -106,6 +110,10 @@ fn ports(pipeline: &Pipeline, component: Component) -> BTreeSet<u16> {
 
 fn postgres(pipeline: &Pipeline) -> BTreeSet<u16> {
     [pipeline.postgres.connect.get_port()].into()
+}
+
+fn elasticsearch(pipeline: &Pipeline) -> Option<u16> {
+    pipeline.elasticsearch.connect.url.port_or_known_default()
 }
 
 fn of_url(url: &str) -> Option<u16> {

@@ -117,12 +117,13 @@ impl Figures {
     }
 }
 
-fn count(number: u64) -> i64 {
+/// As it is written.
+pub fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// What was written, until the number has changed by a quarter of it and by more than `same`; zero is told at once.
-fn settled(before: Option<u64>, now: u64, same: u64) -> u64 {
+pub fn settled(before: Option<u64>, now: u64, same: u64) -> u64 {
     match before {
         Some(before) if before > 0 && now > 0 && now.abs_diff(before) <= (before / 4).max(same) => before,
         _ => two_digits(now),

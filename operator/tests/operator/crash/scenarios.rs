@@ -55,6 +55,13 @@ fn new_image(outside: &Outside) {
     });
 }
 
+/// Another mapping, with this field.
+fn with_field(outside: &Outside, name: &str) {
+    outside.change(|spec| {
+        spec["elasticsearch"]["index"]["mappings"] = json!({ "properties": { name: { "type": "keyword" } } });
+    });
+}
+
 /// It turns out that somebody had the topics before, and nothing else.
 fn older_pipeline(outside: &Outside) {
     let elsewhere = [
@@ -291,6 +298,35 @@ scenario!(
             |outside| *outside.services.relay.lock().unwrap() = Ok(active(0, 0.0)),
         ],
         known: &[3],
+        ..PLAIN
+    }
+);
+
+scenario!(
+    mapping_that_changes_and_changes_back,
+    Scenario {
+        steps: &[
+            |outside| with_field(outside, "note"),
+            |outside| with_field(outside, "channel"),
+            |outside| {
+                outside.change(|spec| {
+                    spec["elasticsearch"]["index"]
+                        .as_object_mut()
+                        .unwrap()
+                        .shift_remove("mappings");
+                });
+            },
+        ],
+        ..PLAIN
+    }
+);
+
+scenario!(
+    deletion_while_an_index_is_filled,
+    Scenario {
+        spec: with_delete,
+        steps: &[|outside| with_field(outside, "note"), Outside::delete],
+        known: &[1],
         ..PLAIN
     }
 );

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use elasticsearch::{
-    Elasticsearch,
+    CountParts, Elasticsearch,
     indices::{IndicesGetAliasParts, IndicesGetIndexTemplateParts, IndicesGetParts},
 };
 use serde_json::{Value, json};
 
 use super::IndexSpec;
 use crate::{
-    drift::{Difference, leaves},
+    drift::{Difference, flat, leaves},
     elasticsearch::{Error, body_if_found},
 };
 
@@ -64,6 +64,13 @@ pub async fn active_index(client: &Elasticsearch, alias: &str) -> Result<Option<
             .as_object()
             .and_then(|indices| indices.keys().next().cloned())
     }))
+}
+
+/// How many documents of an index searches find; `None` where there is no such index.
+pub async fn count(client: &Elasticsearch, index: &str) -> Result<Option<u64>, Error> {
+    let answer = client.count(CountParts::Index(&[index])).send().await;
+    let found = body_if_found("count the documents", answer).await?;
+    Ok(found.and_then(|value| value["count"].as_u64()))
 }
 
 impl Found {
@@ -134,7 +141,17 @@ impl Found {
         let object = format!("index template {}", spec.name);
         match &self.template {
             None => vec![Difference::missing(object)],
-            Some(found) => leaves(&object, found, &spec.template()),
+            Some(found) => {
+                let wanted = spec.template();
+                let mut all = leaves(&object, found, &wanted);
+                // What is not asked for any more would be in the next index all the same.
+                let of_indices = |template: &Value| flat(&json!({ "template": template["template"] }));
+                let wanted = of_indices(&wanted);
+                let more = of_indices(found).into_iter();
+                let more = more.filter(|(name, _)| !wanted.contains_key(name));
+                all.extend(more.map(|(name, is)| Difference::field(object.clone(), name, Some(is), None)));
+                all
+            }
         }
     }
 

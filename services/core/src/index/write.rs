@@ -9,7 +9,7 @@ use elasticsearch::{
 };
 use serde_json::{Value, json};
 
-use super::{Found, IndexSpec, IndexState, active_index, read};
+use super::{Found, IndexSpec, IndexState, next_alias, read};
 use crate::elasticsearch::{Error, body, body_if_found};
 
 /// Brings template, index and alias about, and writes only what differs; safe to run again and at the same time elsewhere.
@@ -83,6 +83,27 @@ pub async fn move_alias(client: &Elasticsearch, alias: &str, index: &str) -> Res
     update_aliases(client, vec![remove, add(index, alias)]).await
 }
 
+/// Lets the alias lead to an index that has taken all live events while it was filled, and to no other, in one step. False
+/// where it is not the [next](next_alias) one any more: then nothing is changed.
+pub async fn promote(client: &Elasticsearch, alias: &str, index: &str) -> Result<bool, Error> {
+    let next = json!({"remove": {"index": index, "alias": next_alias(alias), "must_exist": true}});
+    let others = json!({"remove": {"index": "*", "alias": alias, "must_exist": false}});
+    match update_aliases(client, vec![next, others, add(index, alias)]).await {
+        Err(error) if error.status() == Some(404) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// Deletes an index with all its documents; one that is gone already is fine.
+pub async fn delete_index(client: &Elasticsearch, index: &str) -> Result<(), Error> {
+    let answer = client
+        .indices()
+        .delete(IndicesDeleteParts::Index(&[index]))
+        .send()
+        .await;
+    body_if_found("delete the index", answer).await.map(drop)
+}
+
 fn add(index: &str, alias: &str) -> Value {
     json!({"add": {"index": index, "alias": alias, "is_write_index": true}})
 }
@@ -98,15 +119,10 @@ async fn update_aliases(client: &Elasticsearch, actions: Vec<Value>) -> Result<(
     body("move the alias", answer).await.map(drop)
 }
 
-/// Removes template, alias and every index behind the alias; what is missing already is fine.
+/// Removes template, alias, every index behind the alias, and those that were made for it; what is missing already is fine.
 pub async fn delete(client: &Elasticsearch, alias: &str) -> Result<(), Error> {
-    while let Some(index) = active_index(client, alias).await? {
-        let answer = client
-            .indices()
-            .delete(IndicesDeleteParts::Index(&[&index]))
-            .send()
-            .await;
-        body_if_found("delete the index", answer).await?;
+    for index in read(client, &IndexSpec::new(alias)).await?.indices.keys() {
+        delete_index(client, index).await?;
     }
     let answer = client
         .indices()

@@ -55,6 +55,8 @@ pub(crate) enum Ended {
     Fine,
     /// The index differs from PostgreSQL.
     Differing,
+    /// Elasticsearch does not take some orders.
+    Refused,
     /// By a signal.
     Interrupted,
 }

@@ -60,6 +60,7 @@ struct Totals {
     /// The index had this version or a newer one.
     known: u64,
     refused: u64,
+    first_refusal: Option<String>,
 }
 
 /// One order in a bulk request.
@@ -90,7 +91,7 @@ impl Rebuild {
         let created = index::create_beside(documents.client(), alias, into).await?;
         let bulk = BulkClient::to_index(&stores.elasticsearch, into)?;
         if self.live {
-            index::move_alias(documents.client(), &target::alias(alias), into).await?;
+            index::move_alias(documents.client(), &index::next_alias(alias), into).await?;
             // All who write know it then, and what they wrote before is in PostgreSQL.
             sleep(target::KNOWN + Duration::from_secs(1)).await;
         }
@@ -104,7 +105,7 @@ impl Rebuild {
         let Some(totals) = self.fill(connection, &bulk, &stop, &progress).await? else {
             return Ok(Ended::Interrupted);
         };
-        drop(progress);
+        progress.end();
         documents.refresh().await?;
         let count = documents.count().await?;
         let active = index::active_index(documents.client(), alias).await?;
@@ -118,13 +119,12 @@ impl Rebuild {
         std::io::stdout()
             .write_all(text.as_bytes())
             .context("printing the result")?;
-        if totals.refused > 0 {
-            bail!(
-                "Elasticsearch refused {}",
-                counted(totals.refused, "order", "orders")
-            );
-        }
-        Ok(Ended::Fine)
+        let Some(first) = totals.first_refusal else {
+            return Ok(Ended::Fine);
+        };
+        let refused = counted(totals.refused, "order", "orders");
+        progress.say(&format!("Elasticsearch refused {refused}, first {first}"));
+        Ok(Ended::Refused)
     }
 
     /// Writes all orders; `None` where `stop` came first.
@@ -193,9 +193,11 @@ impl Totals {
                 Settled::Conflict => self.known += 1,
                 Settled::Rejected(error) => {
                     self.refused += 1;
+                    let refusal = format!("order {}: {}", item.order_id, safe(&error));
                     if self.refused <= TOLD {
-                        progress.say(&format!("order {} is refused: {}", item.order_id, safe(&error)));
+                        progress.say(&format!("refused: {refusal}"));
                     }
+                    self.first_refusal.get_or_insert(refusal);
                 }
             }
         }
@@ -208,7 +210,7 @@ fn how_to_switch(alias: &str, active: Option<&str>, into: &str, live: bool) -> S
         Some(active) => format!("{{\"remove\":{{\"index\":\"{active}\",\"alias\":\"{alias}\"}}}},"),
         None => String::new(),
     };
-    let next = target::alias(alias);
+    let next = index::next_alias(alias);
     // The index lost it where it did not take an event; then nothing is moved.
     let live = if live {
         format!("{{\"remove\":{{\"index\":\"{into}\",\"alias\":\"{next}\",\"must_exist\":true}}}},")
