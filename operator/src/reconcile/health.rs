@@ -219,16 +219,13 @@ pub fn trouble(pods: &[Pod], component: &str) -> Option<String> {
             let unschedulable = status.conditions.iter().flatten().find(|condition| {
                 condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
             });
-            let why = match unschedulable {
-                Some(condition) => format!(
-                    "Unschedulable: {}",
-                    condition.message.as_deref().unwrap_or("no node has room")
-                ),
-                None => {
-                    let first = status.init_container_statuses.iter().flatten();
-                    let then = status.container_statuses.iter().flatten();
-                    first.chain(then).find_map(container_trouble)?
-                }
+            let why = if let Some(condition) = unschedulable {
+                let message = condition.message.as_deref().unwrap_or("no node has room");
+                format!("Unschedulable: {message}")
+            } else {
+                let first = status.init_container_statuses.iter().flatten();
+                let then = status.container_statuses.iter().flatten();
+                first.chain(then).find_map(container_trouble)?
             };
             Some(format!("pod {}: {why}", pod.name_any()))
         })

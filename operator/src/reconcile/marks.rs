@@ -32,8 +32,8 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub struct Marks<'a> {
     pub own: Owner,
-    resource: &'a CommercePipeline,
-    context: &'a Context,
+    pub resource: &'a CommercePipeline,
+    pub context: &'a Context,
 }
 
 /// What to do about a mark.

@@ -76,9 +76,7 @@ pub async fn prepare(
     // What differs is told also where it ends the pass.
     let result = match &topics {
         Ok(_) => {
-            let work = index(
-                &marks, resource, pipeline, observed, policy, context, &mut drift, findings,
-            );
+            let work = index(&marks, pipeline, observed, policy, &mut drift, findings);
             Box::pin(work).await.map(Some)
         }
         Err(_) => Ok(None),
@@ -291,14 +289,13 @@ fn missing(left: &[Difference]) -> Option<String> {
 /// The index that serves, and what there is to say of it beside that it does.
 async fn index(
     marks: &Marks<'_>,
-    resource: &CommercePipeline,
     pipeline: &Pipeline,
     observed: &Observed,
     policy: DriftPolicy,
-    context: &Context,
     drift: &mut Drift,
     findings: &mut Findings,
 ) -> Result<(IndexStatus, String), Stop> {
+    let context = marks.context;
     let (stores, elasticsearch) = (&context.stores, &pipeline.elasticsearch);
     let spec = &elasticsearch.index;
     let found = stores
@@ -317,10 +314,8 @@ async fn index(
     };
     let reindex = Reindex {
         marks,
-        resource,
         pipeline,
         observed,
-        context,
         found: &found,
     };
     match state {

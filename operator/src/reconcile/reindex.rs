@@ -35,10 +35,7 @@ use super::{
     status::{Findings, INDEX, REINDEXING},
     validate::Pipeline,
 };
-use crate::{
-    context::Context,
-    crd::{CommercePipeline, IndexStatus},
-};
+use crate::crd::IndexStatus;
 
 /// Searches that were led to an index are over after so long.
 const LAST_SEARCH: Duration = Duration::from_secs(10);
@@ -92,10 +89,8 @@ impl<'a> Work<'a> {
 /// What a pass knows of the index.
 pub struct Reindex<'a> {
     pub marks: &'a Marks<'a>,
-    pub resource: &'a CommercePipeline,
     pub pipeline: &'a Pipeline,
     pub observed: &'a Observed,
-    pub context: &'a Context,
     pub found: &'a Found,
 }
 
@@ -136,7 +131,7 @@ impl Reindex<'_> {
             })
         };
         let Some(work) = self.works().find(|work| work.job.name_any() == name) else {
-            apply::apply(&self.context.client, &job, &[]).await?;
+            apply::apply(&self.marks.context.client, &job, &[]).await?;
             return Err(fills(""));
         };
         match health::job(work.job) {
@@ -155,7 +150,10 @@ impl Reindex<'_> {
                 .into())
             }
             JobState::Succeeded if self.promote(&wanted).await? => {
-                self.context.memory.forget_index(&self.pipeline.owner.uid, active);
+                self.marks
+                    .context
+                    .memory
+                    .forget_index(&self.pipeline.owner.uid, active);
                 findings.again = true;
                 Ok(self.status(&wanted, None).await)
             }
@@ -165,7 +163,7 @@ impl Reindex<'_> {
                     "{wanted} has missed an event, which it did not take (the indexers' logs tell), and is filled anew"
                 );
                 let event = events::event(false, "ReindexFailed", INDEX, &message);
-                events::publish(&self.context.recorder, self.resource, vec![event]).await;
+                events::publish(&self.marks.context.recorder, self.marks.resource, vec![event]).await;
                 Err(waiting(message))
             }
         }
@@ -194,13 +192,19 @@ impl Reindex<'_> {
     pub async fn status(&self, active: &str, target: Option<&str>) -> IndexStatus {
         let elasticsearch = &self.pipeline.elasticsearch;
         let before = self
+            .marks
             .resource
             .status
             .as_ref()
             .and_then(|status| status.index.as_ref());
         let count = async |index: &str| {
             // What can't be counted now is counted later: nothing depends on it.
-            self.context.stores.documents(elasticsearch, index).await.ok()
+            self.marks
+                .context
+                .stores
+                .documents(elasticsearch, index)
+                .await
+                .ok()
         };
         let documents = count(active).await.flatten();
         let filled = match target {
@@ -228,7 +232,7 @@ impl Reindex<'_> {
     async fn promote(&self, index: &str) -> Result<bool, Error> {
         let elasticsearch = &self.pipeline.elasticsearch;
         let failed = |problem| Error::ReindexFailed(format!("moving the alias to {index}: {problem}"));
-        let work = self.context.stores.promote_index(elasticsearch, index);
+        let work = self.marks.context.stores.promote_index(elasticsearch, index);
         let promoted = self.write(work, failed).await?;
         tracing::info!(index, promoted, "moved the alias");
         Ok(promoted)
@@ -241,7 +245,7 @@ impl Reindex<'_> {
         failed: impl FnOnce(String) -> Error,
     ) -> Result<T, Error> {
         self.marks.set_schema(&self.pipeline.postgres).await?;
-        self.context.write(work, failed).await
+        self.marks.context.write(work, failed).await
     }
 
     /// Ends what a Job was for, and removes the indices that are not used any more, then the Job; false where that takes
@@ -273,7 +277,7 @@ impl Reindex<'_> {
 
     /// Deletes an index, if it was made for the alias, which does not lead to it. False where it may still be searched.
     async fn delete(&self, index: &str, was_searched: bool) -> Result<bool, Error> {
-        let (context, elasticsearch) = (self.context, &self.pipeline.elasticsearch);
+        let (context, elasticsearch) = (self.marks.context, &self.pipeline.elasticsearch);
         let (spec, uid) = (&elasticsearch.index, &self.pipeline.owner.uid);
         let there = self.found.indices.contains_key(index);
         if !there || !spec.owns(index) || self.found.behind(&spec.name).contains(&index) {
@@ -296,7 +300,7 @@ impl Reindex<'_> {
 
     async fn suspend(&self, work: Work<'_>) -> Result<(), Error> {
         let name = work.job.name_any();
-        let api: Api<Job> = Api::namespaced(self.context.client.clone(), &self.pipeline.namespace);
+        let api: Api<Job> = Api::namespaced(self.marks.context.client.clone(), &self.pipeline.namespace);
         let patch = Patch::Merge(json!({ "spec": { "suspend": true } }));
         let params = PatchParams {
             field_manager: Some(MANAGER.to_owned()),
@@ -315,7 +319,7 @@ impl Reindex<'_> {
 
     async fn remove_job(&self, work: Work<'_>) -> Result<(), Error> {
         let name = work.job.name_any();
-        apply::prune(&self.context.client, &self.observed.live.jobs, |other| {
+        apply::prune(&self.marks.context.client, &self.observed.live.jobs, |other| {
             other != name
         })
         .await

@@ -118,11 +118,13 @@ impl Figures {
 }
 
 /// As it is written.
+#[must_use]
 pub fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// What was written, until the number has changed by a quarter of it and by more than `same`; zero is told at once.
+#[must_use]
 pub fn settled(before: Option<u64>, now: u64, same: u64) -> u64 {
     match before {
         Some(before) if before > 0 && now > 0 && now.abs_diff(before) <= (before / 4).max(same) => before,
