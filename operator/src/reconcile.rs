@@ -65,6 +65,7 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
             return Ok(Action::await_change());
         }
         Read::Unreadable(object, problem) => {
+            context.memory.is_ready(namespace, name, "False");
             return unreadable::report(&context.client, &object, problem).await;
         }
     };
@@ -103,6 +104,12 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         events::publish(&context.recorder, &resource, vec![event]).await;
     }
     let next = status::next(&resource, &findings, &now());
+    let ready = next
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == status::READY);
+    let ready = ready.map_or("Unknown", |ready| ready.status.as_str());
+    context.memory.is_ready(namespace, name, ready);
     let written = status::write(&context.client, &resource, &next).await;
     if written.is_err() {
         // What could not be told has to be found again.
