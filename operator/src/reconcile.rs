@@ -18,6 +18,7 @@ pub mod kinds;
 pub mod lag;
 pub mod names;
 mod prepare;
+pub mod readiness;
 pub mod rollout;
 pub mod secrets;
 pub mod services;
@@ -175,6 +176,7 @@ async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Fin
         events::publish(&context.recorder, resource, vec![event]).await;
     }
     health_of(resource, &live, findings);
+    readiness::ask(context.services.as_ref(), &live.pods, &mut findings.components).await;
     for health in std::mem::take(&mut findings.components) {
         let waits = behind
             .iter()

@@ -15,6 +15,7 @@ mod fixtures;
 mod flow;
 mod lag;
 mod leader;
+mod log_level;
 mod monitoring;
 mod operators;
 mod plan;
