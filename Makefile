@@ -62,6 +62,12 @@ bench-indexer: ## the indexer against a bare loader and Flink SQL, freshness of 
 	cargo build --release --locked -p commerce-api -p commerce-relay -p commerce-indexer -p commerce-bench
 	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench indexer
 
+.PHONY: bench-operator
+bench-operator: ## the operator with 500 pipelines on an API server without nodes; into docs/benchmarks.md
+	@$(cluster)/packages && $(cluster)/stores >/dev/null
+	cargo build --release --locked -p commerce-operator -p commerce-bench
+	@$$(cargo metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/release/bench operator
+
 .PHONY: generate
 generate: ## writes what is made from the code: crds/, docs/crd.md, the charts' tables and schema
 	cargo run --locked -q -p commerce-operator --bin crdgen

@@ -29,7 +29,8 @@ pub struct OperatorConfig {
 
 impl OperatorConfig {
     /// Reads `WATCH_NAMESPACES` (separated by commas), `POD_NAME`, `POD_NAMESPACE`, `RECONCILE_CONCURRENCY`, `PROBE_INTERVAL`,
-    /// `DRIFT_INTERVAL`, and what all programs read: `LOG_LEVEL`, `LOG_FORMAT`, `ADMIN_ADDR`.
+    /// `DRIFT_INTERVAL`, and what all programs read: `LOG_LEVEL`, `LOG_LEVEL_FILE`,
+    /// `LOG_FORMAT`, `ADMIN_ADDR`.
     pub fn from_env(mut env: Env) -> Result<Self, ConfigError> {
         let log = LogConfig::from_env(&mut env);
         let admin = admin::address_from_env(&mut env);

@@ -21,7 +21,7 @@ use crate::{
         claims::Claimant,
         error::Error,
         flow,
-        kinds::{KNOWN_FOR, Kind},
+        kinds::{KNOWN_FOR, Kinds},
         secrets::referenced,
         services::Services,
         stores::Stores,
@@ -115,6 +115,21 @@ impl Context {
         self.memory.lock().refer(&pipeline, &keys);
     }
 
+    /// Brings the metrics of all pipelines up to date.
+    pub fn tell(&self) {
+        let state = self.memory.lock();
+        let backoff = i64::try_from(state.attempts.len()).unwrap_or(i64::MAX);
+        let count = |wanted| {
+            (
+                wanted,
+                state.ready.values().filter(|ready| **ready == wanted).count(),
+            )
+        };
+        self.metrics.in_backoff.set(backoff);
+        self.metrics
+            .pipelines_are(["true", "false", "unknown"].map(count));
+    }
+
     /// Forgets a pipeline that is gone.
     pub fn forget(&self, resource: &CommercePipeline) {
         self.forget_name(&resource.namespace().unwrap_or_default(), &resource.name_any());
@@ -130,6 +145,7 @@ impl Context {
         let mut state = self.memory.lock();
         state.refer(&pipeline, &BTreeSet::new());
         state.attempts.remove(&pipeline);
+        state.ready.remove(&pipeline);
         state.claimants = None;
     }
 }
@@ -144,12 +160,14 @@ struct State {
     referrers: HashMap<(String, String), BTreeSet<(String, String)>>,
     /// Passes that failed since the last one that did not.
     attempts: HashMap<ObjectRef<Watched>, u32>,
+    /// The condition `Ready` as the last pass left it: `true`, `false` or `unknown`.
+    ready: HashMap<ObjectRef<Watched>, &'static str>,
     /// By the pipeline's uid.
     lately: HashMap<String, Lately>,
     /// All pipelines, and when they were listed.
     claimants: Option<(Arc<Vec<Claimant>>, Instant)>,
     /// Kinds that the cluster has and might not have, and when that was asked.
-    kinds: Option<(BTreeSet<Kind>, Instant)>,
+    kinds: Option<(Kinds, Instant)>,
     /// Where the tables of a generation of a pipeline are, by its uid.
     databases: HashMap<String, (i64, Option<String>)>,
     /// What tells this cluster from others, by the namespace that it was found for.
@@ -218,14 +236,14 @@ impl Memory {
 
     /// The kinds that the cluster has and might not have, as it was a moment ago.
     #[must_use]
-    pub fn kinds(&self) -> Option<BTreeSet<Kind>> {
+    pub fn kinds(&self) -> Option<Kinds> {
         let state = self.lock();
         let (kinds, at) = state.kinds.as_ref()?;
         (at.elapsed() < KNOWN_FOR).then(|| kinds.clone())
     }
 
     /// The kinds that the cluster has and might not have.
-    pub fn has_kinds(&self, kinds: BTreeSet<Kind>) {
+    pub fn has_kinds(&self, kinds: Kinds) {
         self.lock().kinds = Some((kinds, Instant::now()));
     }
 
@@ -319,6 +337,17 @@ impl Memory {
         if let Some(lately) = self.lock().lately.get_mut(uid) {
             lately.unused.remove(index);
         }
+    }
+
+    /// The condition `Ready` of a pipeline is this now.
+    pub fn is_ready(&self, namespace: &str, name: &str, status: &str) {
+        let ready = match status {
+            "True" => "true",
+            "False" => "false",
+            _ => "unknown",
+        };
+        let pipeline = ObjectRef::new(name).within(namespace);
+        self.lock().ready.insert(pipeline, ready);
     }
 
     /// How many passes over a pipeline failed in a row, this one included.

@@ -113,11 +113,16 @@ async fn watch(context: Arc<Context>, namespace: Option<&str>, concurrency: u16,
 async fn pass(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Error> {
     let (namespace, name) = (watched.namespace().unwrap_or_default(), watched.name_any());
     let started = Instant::now();
+    context.metrics.in_flight.inc();
     let result = Box::pin(reconcile(&namespace, &name, &context)).await;
+    context.metrics.in_flight.dec();
     context.metrics.reconciles.inc();
     context.metrics.seconds.observe(started.elapsed().as_secs_f64());
     match &result {
-        Ok(_) => context.memory.succeeded(&ObjectRef::from_obj(&*watched)),
+        Ok(_) => {
+            context.memory.succeeded(&ObjectRef::from_obj(&*watched));
+            context.tell();
+        }
         Err(error) => {
             context
                 .metrics
@@ -136,6 +141,7 @@ async fn pass(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Er
 #[allow(clippy::needless_pass_by_value)]
 fn pause(watched: Arc<Watched>, _: &Error, context: Arc<Context>) -> Action {
     let attempts = context.memory.failed(&ObjectRef::from_obj(&*watched));
+    context.tell();
     let pause = FIRST_PAUSE
         .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)))
         .min(LONGEST_PAUSE);

@@ -34,6 +34,7 @@ use crate::{
         self,
         error::{Error as Failure, Stop},
         names::MANAGER,
+        readiness::Readiness,
         services::{IndexerStatus, RelayStatus, Services},
         status::{Finding, Findings},
     },
@@ -186,6 +187,10 @@ impl Services for NotAsked {
     }
 
     async fn indexer(&self, _: IpAddr) -> Result<IndexerStatus, String> {
+        Err("not asked by a plan".to_owned())
+    }
+
+    async fn readiness(&self, _: IpAddr) -> Result<Readiness, String> {
         Err("not asked by a plan".to_owned())
     }
 }

@@ -20,6 +20,7 @@ pub mod marks;
 pub mod names;
 mod prepare;
 mod quantity;
+pub mod readiness;
 mod reindex;
 pub mod rollout;
 pub mod secrets;
@@ -43,7 +44,7 @@ use self::{
     error::{Error, Stop},
     fetch::{Live, Observed, Read},
     flow::Flow,
-    kinds::Kind,
+    kinds::{Kind, Served},
     lag::Load,
     names::Component,
     rollout::Step,
@@ -69,6 +70,7 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
             return Ok(Action::await_change());
         }
         Read::Unreadable(object, problem) => {
+            context.memory.is_ready(namespace, name, "False");
             return unreadable::report(&context.client, &object, problem).await;
         }
     };
@@ -107,6 +109,12 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         events::publish(&context.recorder, &resource, vec![event]).await;
     }
     let next = status::next(&resource, &findings, &now());
+    let ready = next
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == status::READY);
+    let ready = ready.map_or("Unknown", |ready| ready.status.as_str());
+    context.memory.is_ready(namespace, name, ready);
     let written = status::write(&context.client, &resource, &next).await;
     if written.is_err() {
         // What could not be told has to be found again.
@@ -180,6 +188,7 @@ async fn walk(resource: &CommercePipeline, context: &Context, findings: &mut Fin
         events::publish(&context.recorder, resource, vec![event]).await;
     }
     health_of(resource, &live, findings);
+    readiness::ask(context.services.as_ref(), &live.pods, &mut findings.components).await;
     for health in std::mem::take(&mut findings.components) {
         let waits = behind
             .iter()
@@ -342,11 +351,15 @@ fn health_of(resource: &CommercePipeline, live: &Live, findings: &mut Findings) 
     findings.components = [Component::Api, Component::Relay, Component::Indexer]
         .map(health)
         .into();
-    let route = match (&resource.spec.api.gateway, &findings.missing) {
-        (Some(route), Some(missing)) => Some(route).filter(|_| !missing.contains(&Kind::HttpRoute)),
-        // Whether there is one is not known yet.
-        (Some(_), None) => return,
-        (None, _) => None,
+    let kind = |missing: &[(Kind, Served)]| {
+        let found = missing.iter().find(|(kind, _)| *kind == Kind::HttpRoute);
+        found.map_or(Served::Yes, |(_, served)| served.clone())
+    };
+    let route = match (&resource.spec.api.gateway, findings.missing.as_deref().map(kind)) {
+        (Some(route), Some(Served::Yes)) => Some(route),
+        // Whether there is one is not known.
+        (Some(_), None | Some(Served::Unknown(_))) => return,
+        (Some(_), Some(Served::No)) | (None, _) => None,
     };
     let namespace = resource.namespace().unwrap_or_default();
     findings.url = Some(health::url(&name, &namespace, &live.ingresses, route));

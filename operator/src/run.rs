@@ -10,7 +10,8 @@ use commerce_core::{
     shutdown, telemetry,
 };
 use kube::{
-    Client,
+    Client, Config,
+    client::ClientBuilder,
     runtime::events::{Recorder, Reporter},
 };
 use prometheus_client::registry::Registry;
@@ -20,7 +21,7 @@ use crate::{
     context::Context,
     controller,
     leader::{Candidate, Timing},
-    metrics::Metrics,
+    metrics::{CountRequests, Metrics},
     reconcile::{
         names::MANAGER,
         services::{ADMIN_PORT, Http},
@@ -33,12 +34,11 @@ pub async fn run() -> anyhow::Result<()> {
     let config = OperatorConfig::from_env(Env::from_process())?;
     telemetry::init(&config.log);
     let stop = shutdown::on_signal().context("listening for signals")?;
-    let client = Client::try_default()
-        .await
-        .context("finding out how to reach the Kubernetes API")?;
-
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let client = client(&metrics)
+        .await
+        .context("finding out how to reach the Kubernetes API")?;
     let readiness = Readiness::default();
     let reached = readiness.gate("kubernetes", Need::Always);
     let admin = AdminServer::bind(config.admin, readiness, registry)
@@ -91,4 +91,12 @@ pub async fn run() -> anyhow::Result<()> {
         .await
         .context("serving the admin port")?
         .context("serving the admin port")
+}
+
+async fn client(metrics: &Metrics) -> kube::Result<Client> {
+    let config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+    let builder = ClientBuilder::try_from(config)?;
+    Ok(builder
+        .with_layer(&CountRequests(metrics.requests.clone()))
+        .build())
 }

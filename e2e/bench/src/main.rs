@@ -6,6 +6,7 @@ mod api;
 mod bare;
 mod cpu;
 mod indexer;
+mod operator;
 mod pgbench;
 mod postgres;
 mod program;
@@ -54,6 +55,15 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
+    /// The operator with hundreds of pipelines, on a Kubernetes API server without nodes.
+    Operator {
+        /// How many pipelines. With another number nothing is written to docs/benchmarks.md.
+        #[arg(long, default_value_t = operator::PIPELINES)]
+        pipelines: u32,
+        /// How long it is watched at rest.
+        #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
+        rest: Duration,
+    },
     /// The bare route that searches are compared with; run by `api`.
     #[command(hide = true)]
     Bare { address: SocketAddr },
@@ -90,6 +100,7 @@ impl Bench {
                 relay::run(options).await
             }
             Self::Indexer { events, only } => indexer::run(indexer::Options { events, only }).await,
+            Self::Operator { pipelines, rest } => operator::run(operator::Options { pipelines, rest }).await,
             Self::Bare { address } => bare::serve(address).await,
             Self::Produce => relay::producer::run().await,
         }

@@ -15,10 +15,11 @@ pub fn folder() -> Result<PathBuf> {
 }
 
 /// The folder that a script of e2e/cluster puts together, and prints.
-pub async fn assembled(script: &str) -> Result<PathBuf> {
+pub async fn assembled(script: &str, arguments: &[&str]) -> Result<PathBuf> {
     let script = folder()?.join("e2e/cluster").join(script);
     let doing = || format!("running {}", script.display());
     let output = Command::new(&script)
+        .args(arguments)
         .stderr(std::process::Stdio::inherit())
         .output()
         .await

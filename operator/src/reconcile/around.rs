@@ -9,7 +9,7 @@ use super::{
     build::Objects,
     error::Error,
     fetch::{self, Live},
-    kinds::{self, Kind},
+    kinds::{self, Kind, Served},
 };
 use crate::{context::Context, crd::CommercePipeline};
 
@@ -22,16 +22,17 @@ pub async fn apply(client: &Client, objects: &Objects, live: &mut Live) -> Resul
     Ok(())
 }
 
-/// Does the same with the kinds that the cluster may not have, and gives those that are asked for and missing.
+/// Does the same with the kinds that the cluster may not have, and gives those that are asked for and were not made. Where it can't
+/// be found out whether the cluster has a kind, what there is of it stays as it is.
 pub async fn optional(
     resource: &CommercePipeline,
     objects: &Objects,
     context: &Context,
-) -> Result<Vec<Kind>, Error> {
+) -> Result<Vec<(Kind, Served)>, Error> {
     let known = if let Some(known) = context.memory.kinds() {
         known
     } else {
-        let found = kinds::find(&context.client).await?;
+        let found = kinds::find(&context.client).await;
         context.memory.has_kinds(found.clone());
         found
     };
@@ -39,8 +40,9 @@ pub async fn optional(
     let mut missing = Vec::new();
     for kind in Kind::ALL {
         let wanted: Vec<_> = objects.optional.iter().filter(|(of, _)| *of == kind).collect();
-        if !known.contains(&kind) {
-            missing.extend((!wanted.is_empty()).then_some(kind));
+        let served = known.served(kind);
+        if served != Served::Yes {
+            missing.extend((!wanted.is_empty()).then_some((kind, served)));
             continue;
         }
         let is = kind.resource();

@@ -159,6 +159,11 @@ pub fn replicas(deployment: &Deployment) -> i32 {
 }
 
 impl Health {
+    /// Tells more in the message.
+    pub fn add(&mut self, more: &str) {
+        self.finding.message = format!("{}; {more}", self.finding.message);
+    }
+
     /// The same, where the component keeps the version before until `first` is done.
     #[must_use]
     pub fn behind(mut self, first: &str) -> Self {

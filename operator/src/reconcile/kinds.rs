@@ -3,17 +3,22 @@
 //! Which ones there are is asked of the API server, and asked again after a while, since definitions come and go. It is not
 //! watched: that would take a right on all definitions, which an operator of one namespace can't have.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use kube::{
     Client,
     api::{ApiResource, TypeMeta},
 };
 
-use super::error::Error;
+use super::error::root;
 
 /// What was found is true for so long.
 pub const KNOWN_FOR: Duration = Duration::from_secs(20);
+/// A server behind the API server that takes longer to answer counts as down.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A kind that a cluster may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,24 +67,72 @@ impl Kind {
     }
 }
 
-/// The kinds that the cluster has.
-pub async fn find(client: &Client) -> Result<BTreeSet<Kind>, Error> {
-    let mut found = BTreeSet::new();
+/// What was found of the kinds that a cluster may have.
+#[derive(Clone, Debug, Default)]
+pub struct Kinds {
+    served: BTreeSet<Kind>,
+    /// Kinds of a group that could not be asked for, as when the server behind it is down; and why.
+    unknown: BTreeMap<Kind, String>,
+}
+
+/// Whether the cluster has a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    Yes,
+    No,
+    /// It could not be found out, and why.
+    Unknown(String),
+}
+
+impl Kinds {
+    /// Whether the cluster has it.
+    #[must_use]
+    pub fn served(&self, kind: Kind) -> Served {
+        match self.unknown.get(&kind) {
+            Some(why) => Served::Unknown(why.clone()),
+            None if self.served.contains(&kind) => Served::Yes,
+            None => Served::No,
+        }
+    }
+}
+
+impl FromIterator<Kind> for Kinds {
+    fn from_iter<I: IntoIterator<Item = Kind>>(served: I) -> Self {
+        Self {
+            served: served.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The kinds that the cluster has. What can't be found out about one group keeps nobody from the others.
+pub async fn find(client: &Client) -> Kinds {
+    let mut found = Kinds::default();
     let versions: BTreeSet<_> = Kind::ALL.map(|kind| kind.resource().api_version).into();
     for version in versions {
-        let served = match client.list_api_group_resources(&version).await {
-            Ok(list) => list.resources,
-            // Of a group that it does not serve, the API server says so as plain text, without a reason.
-            Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
-            Err(source) => {
-                let what = "which kinds the cluster has";
-                return Err(Error::FetchFailed { what, source });
+        let of_group = Kind::ALL
+            .into_iter()
+            .filter(|kind| kind.resource().api_version == version);
+        match tokio::time::timeout(TIMEOUT, client.list_api_group_resources(&version)).await {
+            Ok(Ok(list)) => {
+                let served = |kind: &Kind| {
+                    let kind = kind.resource().kind;
+                    list.resources.iter().any(|served| served.kind == kind)
+                };
+                found.served.extend(of_group.filter(served));
             }
-        };
-        found.extend(Kind::ALL.into_iter().filter(|kind| {
-            let resource = kind.resource();
-            resource.api_version == version && served.iter().any(|served| served.kind == resource.kind)
-        }));
+            // Of a group that it does not serve, the API server says so as plain text, without a reason.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+            failed => {
+                let why = match failed {
+                    Ok(Err(kube::Error::Api(status))) => format!("the API server answers {}", status.code),
+                    Ok(Err(error)) => root(&error),
+                    _ => format!("no answer within {} s", TIMEOUT.as_secs()),
+                };
+                tracing::warn!(version, why, "asking which kinds the cluster has");
+                found.unknown.extend(of_group.map(|kind| (kind, why.clone())));
+            }
+        }
     }
-    Ok(found)
+    found
 }

@@ -1,4 +1,4 @@
-//! What the services say of themselves: `/status` on the admin port of their pods.
+//! What the services say of themselves: `/status` and `/readyz` on the admin port of their pods.
 //!
 //! Each pod is asked directly, by its address and within a bound, never through the API server. What does not answer is an
 //! answer, too: it is kept with the pod's name, for whoever has to find out why.
@@ -12,9 +12,10 @@ use std::{
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
+use reqwest::Response;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{error::root, names::Component};
+use super::{error::root, names::Component, readiness::Readiness};
 
 /// Where every service serves its status.
 pub const ADMIN_PORT: u16 = 9090;
@@ -77,6 +78,8 @@ pub struct Freshness {
 pub trait Services: fmt::Debug + Send + Sync {
     async fn relay(&self, pod: IpAddr) -> Result<RelayStatus, String>;
     async fn indexer(&self, pod: IpAddr) -> Result<IndexerStatus, String>;
+    /// Of any service.
+    async fn readiness(&self, pod: IpAddr) -> Result<Readiness, String>;
 }
 
 /// The pods over the network.
@@ -98,22 +101,26 @@ impl Http {
         Ok(Self { client, port })
     }
 
-    async fn status<T: DeserializeOwned>(&self, pod: IpAddr) -> Result<T, String> {
-        let url = format!("http://{}/status", SocketAddr::new(pod, self.port));
-        let asked = async {
-            let answer = self.client.get(&url).send().await?;
-            answer.error_for_status()
-        };
-        let mut answer = asked.await.map_err(|error| describe(&error))?;
-        let mut body = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(|error| describe(&error))? {
-            body.extend_from_slice(&part);
-            if body.len() > LONGEST {
-                return Err("its answer is too long".to_owned());
-            }
-        }
-        serde_json::from_slice(&body).map_err(|error| format!("its answer can't be read: {error}"))
+    async fn ask(&self, pod: IpAddr, path: &str) -> reqwest::Result<Response> {
+        let url = format!("http://{}/{path}", SocketAddr::new(pod, self.port));
+        self.client.get(&url).send().await
     }
+
+    async fn status<T: DeserializeOwned>(&self, pod: IpAddr) -> Result<T, String> {
+        let answer = self.ask(pod, "status").await.and_then(Response::error_for_status);
+        read(answer.map_err(|error| describe(&error))?).await
+    }
+}
+
+async fn read<T: DeserializeOwned>(mut answer: Response) -> Result<T, String> {
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(|error| describe(&error))? {
+        body.extend_from_slice(&part);
+        if body.len() > LONGEST {
+            return Err("its answer is too long".to_owned());
+        }
+    }
+    serde_json::from_slice(&body).map_err(|error| format!("its answer can't be read: {error}"))
 }
 
 #[async_trait]
@@ -124,6 +131,11 @@ impl Services for Http {
 
     async fn indexer(&self, pod: IpAddr) -> Result<IndexerStatus, String> {
         self.status(pod).await
+    }
+
+    async fn readiness(&self, pod: IpAddr) -> Result<Readiness, String> {
+        // The status says no more than the body.
+        read(self.ask(pod, "readyz").await.map_err(|error| describe(&error))?).await
     }
 }
 
@@ -169,7 +181,7 @@ pub async fn ask(services: &dyn Services, pods: &[Pod]) -> Seen {
 }
 
 /// Name and address of the pods of a component that run and are to go on running.
-fn running(pods: &[Pod], component: Component) -> impl Iterator<Item = (String, IpAddr)> {
+pub(super) fn running(pods: &[Pod], component: Component) -> impl Iterator<Item = (String, IpAddr)> {
     pods.iter()
         .filter(move |pod| {
             pod.labels()

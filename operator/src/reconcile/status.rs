@@ -13,7 +13,7 @@ use super::{
     error::{Error, Stop},
     flow::{Figures, Flow},
     health::Health,
-    kinds::Kind,
+    kinds::{Kind, Served},
     names::{Component, MANAGER},
 };
 use crate::crd::{
@@ -98,8 +98,8 @@ pub struct Findings {
     pub drift: Option<Finding>,
     /// Drift that was put right in this pass.
     pub corrected: Vec<Difference>,
-    /// Kinds that are asked for and that the cluster does not have.
-    pub missing: Option<Vec<Kind>>,
+    /// Kinds that are asked for and that the cluster does not have, as far as it can be found out.
+    pub missing: Option<Vec<(Kind, Served)>>,
     pub url: Option<String>,
     pub schema_version: Option<i64>,
     pub prepared_for: Option<String>,
@@ -242,16 +242,23 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
 }
 
 /// Without what is missing orders flow as well, so it is told only while something is.
-fn integrations(missing: &[Kind]) -> Option<Finding> {
-    let each = |kind: &Kind| {
+fn integrations(missing: &[(Kind, Served)]) -> Option<Finding> {
+    let each = |(kind, served): &(Kind, Served)| {
         let (field, whose) = kind.asked_by();
         let kind = kind.resource().kind;
-        format!(
-            "{field} asks for a {kind}, which this cluster does not know: install the definitions of {whose}, or remove {field}"
-        )
+        match served {
+            Served::Unknown(why) => format!(
+                "{field} asks for a {kind}, and whether this cluster knows it can't be found out now ({why}): what there is of it stays as it is, and it is asked again soon; `kubectl get apiservices` tells what is down"
+            ),
+            _ => format!(
+                "{field} asks for a {kind}, which this cluster does not know: install the definitions of {whose}, or remove {field}"
+            ),
+        }
     };
     let messages: Vec<_> = missing.iter().map(each).collect();
-    (!messages.is_empty()).then(|| Finding::yes("KindMissing", messages.join("; ")))
+    let known = missing.iter().any(|(_, served)| *served == Served::No);
+    let reason = if known { "KindMissing" } else { "KindUnknown" };
+    (!messages.is_empty()).then(|| Finding::yes(reason, messages.join("; ")))
 }
 
 /// The first thing that is not as it should be, or that all is well.

@@ -57,7 +57,7 @@ fn change(world: &World, edit: impl FnOnce(&mut Value)) {
 async fn all_of_it_is_written_once() {
     let mut world = World::ready(&everything()).await;
     install_kinds(&world);
-    world.context.memory.has_kinds(Kind::ALL.into());
+    world.context.memory.has_kinds(Kind::ALL.into_iter().collect());
     world.pass().await.unwrap();
     let done = world.done();
     assert_eq!(
@@ -275,4 +275,47 @@ async fn the_address_is_that_of_the_route_where_there_is_one() {
     );
     world.pass().await.unwrap();
     assert_eq!(url(&world), "http://shop-api.store.svc");
+}
+
+/// As when the server behind an aggregated API is down.
+#[tokio::test]
+async fn a_group_that_can_not_be_asked_for_keeps_nothing_else_waiting() {
+    let gateway = json!({ "parentRefs": [{ "name": "public" }], "hostnames": ["orders.example.com"] });
+    let mut world = World::with(&[
+        ("monitoring", json!({ "podMonitor": {} })),
+        ("api/gateway", gateway),
+    ]);
+    install_kinds(&world);
+    world.cluster.forbid("/apis/monitoring.coreos.com/v1");
+    world.pass().await.unwrap();
+    world.cluster.finish_jobs("Complete");
+    world.pass().await.unwrap();
+    world.cluster.start_pods();
+    world.pass().await.unwrap();
+    assert_eq!(world.reason("Ready"), "True Running");
+    assert_eq!(world.cluster.paths("/httproutes/").len(), 1);
+    assert_eq!(world.cluster.paths("/podmonitors/"), Vec::<String>::new());
+    assert_eq!(world.reason("IntegrationsMissing"), "True KindUnknown");
+    let message = world.condition("IntegrationsMissing")["message"].clone();
+    let told = "monitoring.podMonitor asks for a PodMonitor, and whether this cluster knows it can't be found out now (the API server answers 403)";
+    assert!(message.as_str().unwrap().contains(told), "{message}");
+
+    world.cluster.forbid("/nothing");
+    world.restart_operator();
+    world.pass().await.unwrap();
+    assert_eq!(world.cluster.paths("/podmonitors/").len(), 1);
+    assert_eq!(world.condition("IntegrationsMissing"), Value::Null);
+
+    // What is there is not taken for gone.
+    world.cluster.forbid("/apis/monitoring.coreos.com/v1");
+    change(&world, |spec| {
+        drop(spec.as_object_mut().unwrap().remove("monitoring"));
+    });
+    world.restart_operator();
+    world.pass().await.unwrap();
+    assert_eq!(world.cluster.paths("/podmonitors/").len(), 1);
+    world.cluster.forbid("/nothing");
+    world.restart_operator();
+    world.pass().await.unwrap();
+    assert_eq!(world.cluster.paths("/podmonitors/"), Vec::<String>::new());
 }

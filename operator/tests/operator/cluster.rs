@@ -10,11 +10,14 @@ use std::{
     },
 };
 
+use commerce_operator::metrics::CountRequests;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use kube::{Client, client::Body};
+use prometheus_client::metrics::family::Family;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tower::Layer as _;
 
 use crate::{faults::Faults, stores::Journal};
 
@@ -66,6 +69,11 @@ impl Cluster {
     }
 
     pub fn client(&self) -> Client {
+        self.counted_client(&CountRequests(Family::default()))
+    }
+
+    /// A client whose requests are counted.
+    pub fn counted_client(&self, count: &CountRequests) -> Client {
         let cluster = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let cluster = cluster.clone();
@@ -82,7 +90,7 @@ impl Cluster {
                 )
             }
         });
-        Client::new(service, "default")
+        Client::new(count.layer(service), "default")
     }
 
     /// Every request fails from now on, and watches end.

@@ -52,6 +52,22 @@ impl Running {
         running
     }
 
+    /// Waits for what the metrics should tell.
+    async fn told(&self, series: &[&str]) {
+        let wait = async {
+            while !series.iter().all(|series| {
+                self.world
+                    .metrics()
+                    .contains(&format!("commerce_operator_{series}\n"))
+            }) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(LIMIT, wait)
+            .await
+            .unwrap_or_else(|_| panic!("{}", self.world.metrics()));
+    }
+
     /// Waits for what the cluster should come to; how long that took.
     async fn until(&self, holds: impl Fn(&Cluster) -> bool) -> Duration {
         let started = Instant::now();
@@ -114,9 +130,27 @@ async fn other_namespaces_are_left_alone() {
     running.end().await;
 }
 
+/// Requests that the operator counted: writes, and others.
+fn requests(running: &Running) -> (u64, u64) {
+    let (mut writes, mut reads) = (0, 0);
+    let metrics = running.world.metrics();
+    for series in metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("commerce_operator_api_requests_total"))
+    {
+        let count: u64 = series.rsplit_once(' ').unwrap().1.parse().unwrap();
+        let is_read = ["get", "list", "watch"]
+            .iter()
+            .any(|verb| series.contains(&format!("verb=\"{verb}\"")));
+        *if is_read { &mut reads } else { &mut writes } += count;
+    }
+    (writes, reads)
+}
+
 #[tokio::test(start_paused = true)]
 async fn ten_idle_minutes_write_nothing() {
     let running = Running::ready(&["store"]).await;
+    let (writes, reads) = requests(&running);
     let passes = running.world.context.metrics.reconciles.get();
     let version = running.world.cluster.version();
     running.world.everything();
@@ -128,6 +162,16 @@ async fn ten_idle_minutes_write_nothing() {
         (15..=30).contains(&passes),
         "it looked {passes} times, and not twice a minute"
     );
+    let (more_writes, more_reads) = requests(&running);
+    assert_eq!(more_writes, writes, "the metrics tell the same");
+    running
+        .told(&[
+            "in_backoff 0",
+            r#"pipelines{ready="true"} 1"#,
+            r#"pipelines{ready="false"} 0"#,
+        ])
+        .await;
+    assert!(more_reads > reads + 100);
     running.end().await;
 }
 
@@ -175,6 +219,14 @@ async fn a_pipeline_that_fails_is_tried_again_later_and_later() {
         .remove("/api/v1/namespaces/store/secrets/pg");
     running
         .until(|cluster| reason(cluster, PIPELINE) == "SecretMissing")
+        .await;
+    running
+        .told(&[
+            "in_backoff 1",
+            r#"pipelines{ready="false"} 1"#,
+            r#"pipelines{ready="true"} 0"#,
+            "in_flight 0",
+        ])
         .await;
     let passes = || running.world.context.metrics.reconciles.get();
     let before = passes();

@@ -16,6 +16,7 @@ mod fixtures;
 mod flow;
 mod lag;
 mod leader;
+mod log_level;
 mod marks;
 mod monitoring;
 mod operators;

@@ -1,6 +1,7 @@
 //! New versions go from the indexer to the relay to the API, each when the one before is ready, and nothing that holds them up
 //! holds up repair.
 
+use commerce_operator::reconcile::readiness::{Check, Readiness};
 use serde_json::json;
 
 use crate::{cluster::PIPELINE, world::World};
@@ -287,4 +288,46 @@ async fn a_pipeline_whose_spec_can_not_be_built_begins_nothing() {
     world.cluster.remove("/api/v1/namespaces/store/secrets/cache");
     world.pass().await.unwrap_err();
     assert_eq!(world.done(), ["apply commercepipelines/shop"]);
+}
+
+#[tokio::test]
+async fn a_rollout_that_hangs_names_the_check_that_fails() {
+    let world = World::ready(&[]).await;
+    world.cluster.run_pods(&["api"]);
+    world
+        .cluster
+        .edit("/api/v1/namespaces/store/pods/shop-api-x", |pod| {
+            pod["status"]["conditions"] = json!([{ "type": "Ready", "status": "False" }]);
+            pod["status"]["containerStatuses"] = json!([{
+                "name": "api", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "running": {} },
+            }]);
+        });
+    world.cluster.edit(&path("api"), |deployment| {
+        deployment["status"]["readyReplicas"] = json!(0);
+        deployment["status"]["availableReplicas"] = json!(0);
+    });
+    let check = |ready, message: Option<&str>| Check {
+        ready,
+        message: message.map(str::to_owned),
+    };
+    *world.services.readiness.lock().unwrap() = Ok(Readiness {
+        ready: false,
+        checks: [
+            ("elasticsearch".to_owned(), check(false, Some("it answered 401"))),
+            ("postgres".to_owned(), check(true, None)),
+        ]
+        .into(),
+    });
+    world.pass().await.unwrap();
+    let told = "0 of 2 replicas are ready; pod shop-api-x is not ready: elasticsearch: it answered 401";
+    assert_eq!(world.condition("ApiAvailable")["message"], told);
+    world.everything();
+    world.pass().await.unwrap();
+    assert_eq!(world.everything(), Vec::<String>::new());
+
+    *world.services.readiness.lock().unwrap() = Err("no answer within 2 s".to_owned());
+    world.pass().await.unwrap();
+    let told = "0 of 2 replicas are ready; pod shop-api-x is not ready: /readyz can't be asked, no answer within 2 s";
+    assert_eq!(world.condition("ApiAvailable")["message"], told);
 }

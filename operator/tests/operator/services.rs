@@ -6,8 +6,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use commerce_operator::reconcile::services::{
-    Freshness, Http, IndexerStatus, PartitionLag, RelayState, RelayStatus, Services,
+use commerce_operator::reconcile::{
+    readiness::Readiness,
+    services::{Freshness, Http, IndexerStatus, PartitionLag, RelayState, RelayStatus, Services},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -21,6 +22,7 @@ use crate::faults::Faults;
 pub struct FakeServices {
     pub relay: Mutex<Result<RelayStatus, String>>,
     pub indexer: Mutex<Result<IndexerStatus, String>>,
+    pub readiness: Mutex<Result<Readiness, String>>,
     faults: Faults,
 }
 
@@ -30,6 +32,7 @@ impl FakeServices {
         Self {
             relay: Mutex::new(Ok(active(0, 0.0))),
             indexer: Mutex::new(Ok(reading(0, 0))),
+            readiness: Mutex::new(Ok(Readiness::default())),
             faults,
         }
     }
@@ -39,6 +42,7 @@ impl FakeServices {
         Self {
             relay: Mutex::new(self.relay.lock().unwrap().clone()),
             indexer: Mutex::new(self.indexer.lock().unwrap().clone()),
+            readiness: Mutex::new(self.readiness.lock().unwrap().clone()),
             faults,
         }
     }
@@ -91,6 +95,10 @@ impl Services for FakeServices {
     async fn indexer(&self, _: IpAddr) -> Result<IndexerStatus, String> {
         self.ask(&self.indexer).await
     }
+
+    async fn readiness(&self, _: IpAddr) -> Result<Readiness, String> {
+        self.ask(&self.readiness).await
+    }
 }
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -103,7 +111,8 @@ async fn pod(answer: &'static str) -> Http {
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut request = [0; 4096];
             let read = socket.read(&mut request).await.unwrap_or(0);
-            assert!(request[..read].starts_with(b"GET /status "));
+            let request = &request[..read];
+            assert!(request.starts_with(b"GET /status ") || request.starts_with(b"GET /readyz "));
             let _ = socket.write_all(answer.as_bytes()).await;
         }
     });
@@ -122,6 +131,15 @@ async fn what_a_service_says_is_read_and_what_it_adds_is_left_alone() {
     let said = services.indexer(LOCAL).await.unwrap();
     assert_eq!((said.partitions[0].lag, said.partitions[0].committed), (4, None));
     assert_eq!(said.freshness, Freshness::default());
+}
+
+/// The body is the service's own, whose admin port answers 503 then.
+#[tokio::test]
+async fn the_checks_of_a_pod_that_is_not_ready_are_read() {
+    let services = pod("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\r\n{\"checks\":{\"kafka\":{\"ready\":true},\"postgres\":{\"ready\":false,\"message\":\"no such role\"}},\"ready\":false}").await;
+    let said = services.readiness(LOCAL).await.unwrap();
+    assert!(!said.ready && said.checks["kafka"].ready);
+    assert_eq!(said.checks["postgres"].message.as_deref(), Some("no such role"));
 }
 
 #[tokio::test]

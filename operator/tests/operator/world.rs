@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use commerce_operator::{
     context::{Context, Settings},
     leader::Tenure,
-    metrics::Metrics,
+    metrics::{CountRequests, Metrics},
     reconcile::{error::Error, reconcile},
 };
 use kube::runtime::{
     controller::Action,
     events::{Recorder, Reporter},
 };
-use prometheus_client::registry::Registry;
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -29,6 +29,7 @@ pub struct World {
     pub services: Arc<FakeServices>,
     pub context: Context,
     journal: Journal,
+    registry: Registry,
 }
 
 impl World {
@@ -58,7 +59,7 @@ impl World {
 
     /// An operator that works on these.
     pub fn of(cluster: Cluster, stores: Arc<FakeStores>, services: Arc<FakeServices>) -> Self {
-        let context = Self::operator(&cluster, &stores, &services);
+        let (context, registry) = Self::operator(&cluster, &stores, &services);
         let journal = stores.journal.clone();
         Self {
             cluster,
@@ -66,18 +67,25 @@ impl World {
             services,
             context,
             journal,
+            registry,
         }
     }
 
-    fn operator(cluster: &Cluster, stores: &Arc<FakeStores>, services: &Arc<FakeServices>) -> Context {
-        let client = cluster.client();
+    fn operator(
+        cluster: &Cluster,
+        stores: &Arc<FakeStores>,
+        services: &Arc<FakeServices>,
+    ) -> (Context, Registry) {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let client = cluster.counted_client(&CountRequests(metrics.requests.clone()));
         let tenure = Tenure::default();
         tenure.until(Some(Instant::now() + Duration::from_hours(24)));
         let reporter = Reporter {
             controller: "commerce-operator".into(),
             instance: None,
         };
-        Context {
+        let context = Context {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             namespaces: Vec::new(),
@@ -89,13 +97,21 @@ impl World {
                 drift_interval: Duration::from_mins(5),
             },
             memory: Arc::default(),
-            metrics: Metrics::new(&mut Registry::default()),
-        }
+            metrics,
+        };
+        (context, registry)
     }
 
     /// Another operator takes over, which remembers nothing.
     pub fn restart_operator(&mut self) {
-        self.context = Self::operator(&self.cluster, &self.stores, &self.services);
+        (self.context, self.registry) = Self::operator(&self.cluster, &self.stores, &self.services);
+    }
+
+    /// What `/metrics` would answer.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        text
     }
 
     pub async fn pass(&self) -> Result<Action, Error> {

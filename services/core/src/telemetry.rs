@@ -1,16 +1,21 @@
 //! Logs: one JSON object a line on standard error, level by `LOG_LEVEL` (a tracing filter such as `info` or
 //! `info,sqlx=debug`), `LOG_FORMAT=text` for people.
+//!
+//! Where `LOG_LEVEL_FILE` names a file, the level is what that file says, and changes with it while the process runs.
 
-use std::fmt;
+use std::{fmt, fs, io::Stderr, path::PathBuf, time::Duration};
 
 use serde::Serializer as _;
 use serde_json::{Map, Value};
-use tracing::{Subscriber, span::Record};
+use tracing::span::Record;
 use tracing_serde::SerdeMapVisitor;
 use tracing_subscriber::{
     EnvFilter,
     field::RecordFields,
-    fmt::{FormatFields, FormattedFields, MakeWriter, format::Writer},
+    fmt::{
+        FormatFields, FormattedFields, MakeWriter, SubscriberBuilder,
+        format::{DefaultFields, Format, Json, Writer},
+    },
     util::SubscriberInitExt as _,
 };
 
@@ -21,10 +26,17 @@ use crate::config::Env;
 pub struct LogConfig {
     filter: String,
     json: bool,
+    file: Option<PathBuf>,
 }
 
+/// How often the file with the level is read; a mounted ConfigMap takes the kubelet longer.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Takes another filter from now on.
+type Change = Box<dyn Fn(EnvFilter) -> bool + Send>;
+
 impl LogConfig {
-    /// Reads `LOG_LEVEL` and `LOG_FORMAT`.
+    /// Reads `LOG_LEVEL`, `LOG_LEVEL_FILE` and `LOG_FORMAT`.
     pub fn from_env(env: &mut Env) -> Option<Self> {
         let accepted = "a tracing filter such as info, debug or info,sqlx=debug";
         let filter = env.parsed("LOG_LEVEL", "info".to_owned(), accepted, |value| {
@@ -38,25 +50,70 @@ impl LogConfig {
         Some(Self {
             filter: filter?,
             json: json?,
+            file: env.optional_text("LOG_LEVEL_FILE").map(PathBuf::from),
         })
     }
 }
 
-/// Starts logging for the whole process. The first call wins.
+/// Starts logging for the whole process. The first call wins. Where a file tells the level, this has to be called inside a runtime.
 pub fn init(config: &LogConfig) {
     // An error here means that logging is set up already, which tests do.
-    let _ = if config.json {
-        json_lines(config, std::io::stderr).try_init()
-    } else {
-        tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(&config.filter))
-            .with_writer(std::io::stderr)
-            .finish()
-            .try_init()
+    let _ = match &config.file {
+        None if config.json => json_lines(config, std::io::stderr).finish().try_init(),
+        None => text_lines(config).finish().try_init(),
+        Some(file) if config.json => {
+            let lines = json_lines(config, std::io::stderr).with_filter_reloading();
+            let handle = lines.reload_handle();
+            follow(
+                file.clone(),
+                config.filter.clone(),
+                Box::new(move |filter| handle.reload(filter).is_ok()),
+            );
+            lines.finish().try_init()
+        }
+        Some(file) => {
+            let lines = text_lines(config).with_filter_reloading();
+            let handle = lines.reload_handle();
+            follow(
+                file.clone(),
+                config.filter.clone(),
+                Box::new(move |filter| handle.reload(filter).is_ok()),
+            );
+            lines.finish().try_init()
+        }
     };
 }
 
-fn json_lines<W>(config: &LogConfig, writer: W) -> impl Subscriber + Send + Sync + use<W>
+/// Changes the level with the file. What can't be read or is no filter leaves it as it is.
+fn follow(file: PathBuf, mut now: String, change: Change) {
+    tokio::spawn(async move {
+        let mut refused = String::new();
+        loop {
+            let told = fs::read_to_string(&file).unwrap_or_default();
+            let told = told.trim();
+            if !told.is_empty() && told != now && told != refused {
+                if EnvFilter::try_new(told).is_ok_and(&change) {
+                    tracing::warn!(before = now, now = told, "the log level has changed");
+                    told.clone_into(&mut now);
+                } else {
+                    tracing::warn!(file = %file.display(), told, "no tracing filter such as info or info,kube=debug; the log level stays");
+                    told.clone_into(&mut refused);
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    });
+}
+
+type Lines<N, E, W> = SubscriberBuilder<N, E, EnvFilter, W>;
+
+fn text_lines(config: &LogConfig) -> Lines<DefaultFields, Format, fn() -> Stderr> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.filter))
+        .with_writer(std::io::stderr)
+}
+
+fn json_lines<W>(config: &LogConfig, writer: W) -> Lines<SpanFields, Format<Json>, W>
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
@@ -68,7 +125,6 @@ where
         .with_current_span(true)
         .with_span_list(false)
         .fmt_fields(SpanFields)
-        .finish()
 }
 
 /// The fields of a span as JSON, once for each request, so that it makes no values on the way as the crate's own does.
@@ -132,10 +188,11 @@ mod tests {
             LogConfig {
                 filter: "info".to_owned(),
                 json: true,
+                file: None,
             },
         );
         let written = lines.clone();
-        let subscriber = json_lines(&config, move || written.clone());
+        let subscriber = json_lines(&config, move || written.clone()).finish();
         with_default(subscriber, || {
             let span = info_span!("request", path = "/a\"b", size = 3, later = Empty);
             span.record("later", "now");

@@ -60,7 +60,7 @@ const LOG4J: &str = r#"
 impl Bench {
     /// The faster of one and two subtasks.
     pub(super) async fn flink(&self) -> Result<Row> {
-        let programs = repository::assembled("flink").await?;
+        let programs = repository::assembled("flink", &[]).await?;
         let store = Elasticsearch::optimised_of(&programs).await?;
         self.warm_up(&store).await?;
         let kafka = KafkaConfig::plaintext(self.kafka.bootstrap(), "flink.");

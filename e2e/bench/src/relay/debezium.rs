@@ -49,7 +49,7 @@ impl Connect {
     pub async fn configure(server: &Postgres, outbox: &Outbox, topic: &Topic) -> Result<Self> {
         administer(server, &outbox.database, &[PUBLICATION]).await?;
         let folder = TempDir::with_prefix("commerce-bench-").context("making a folder for Kafka Connect")?;
-        let plugins = repository::assembled("debezium").await?;
+        let plugins = repository::assembled("debezium", &[]).await?;
         let worker = worker(
             &topic.kafka.bootstrap_servers,
             &folder.path().join("offsets").display().to_string(),
