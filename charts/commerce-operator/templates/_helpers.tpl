@@ -35,12 +35,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The one namespace that is served, or nothing where all are. */}}
-{{- define "commerce-operator.watchNamespace" -}}
+{{/* The namespaces that are served, with commas between them; nothing where all are. */}}
+{{- define "commerce-operator.watchNamespaces" -}}
 {{- if eq .Values.rbac.scope "namespace" -}}
-{{- default .Release.Namespace .Values.rbac.watchNamespace -}}
-{{- else if .Values.rbac.watchNamespace -}}
-{{- fail (printf "rbac.watchNamespace is %q, but rbac.scope is cluster: set rbac.scope=namespace to serve one namespace, or leave watchNamespace empty to serve all" .Values.rbac.watchNamespace) -}}
+{{- default (list .Release.Namespace) .Values.rbac.watchNamespaces | uniq | join "," -}}
+{{- else if .Values.rbac.watchNamespaces -}}
+{{- fail (printf "rbac.watchNamespaces is %s, but rbac.scope is cluster: set rbac.scope=namespace to serve these namespaces only, or leave watchNamespaces empty to serve all" (join ", " .Values.rbac.watchNamespaces)) -}}
 {{- end -}}
 {{- end -}}
 

@@ -46,7 +46,7 @@ pub const CASES: &[Case] = &[
     Case {
         chart: "commerce-operator",
         values: &[
-            "--set=replicas=1,rbac.scope=namespace,rbac.watchNamespace=shop,rbac.aggregate=false,crds.install=false",
+            "--set=replicas=1,rbac.scope=namespace,rbac.watchNamespaces={shop},rbac.aggregate=false,crds.install=false",
             "--set=image.registry=registry.example.com/lab/,image.tag=1.2.3,imagePullSecrets[0].name=pull",
             "--set=podLabels.team=a,podAnnotations.note=b,nodeSelector.zone=c,priorityClassName=high",
             "--set=tolerations[0].operator=Exists,reconcile.concurrency=8,reconcile.driftInterval=1h",

@@ -1,6 +1,6 @@
 //! What the charts' roles allow.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::helm::{ALL_MANIFESTS, CASES, Case, HELMS};
 
@@ -56,7 +56,7 @@ fn no_role_allows_everything_of_anything() {
 fn with_scope_namespace_the_operator_has_no_rights_elsewhere() {
     let case = Case {
         chart: "commerce-operator",
-        values: &["--set=rbac.scope=namespace,rbac.watchNamespace=shop,rbac.aggregate=false"],
+        values: &["--set=rbac.scope=namespace,rbac.watchNamespaces={shop,books},rbac.aggregate=false"],
     };
     for helm in &*HELMS {
         let manifests = helm.render(case);
@@ -68,9 +68,20 @@ fn with_scope_namespace_the_operator_has_no_rights_elsewhere() {
             .collect();
         assert_eq!(
             namespaces,
-            ["shop", "ns"],
-            "one role for pipelines, one for the leader's Lease"
+            ["shop", "books", "ns"],
+            "a role for the pipelines of each, one for the leader's Lease"
         );
+        for binding in of_kind(&manifests, "RoleBinding") {
+            let of_its_role = of_kind(&manifests, "Role").into_iter().any(|role| {
+                role["metadata"]["name"] == binding["roleRef"]["name"]
+                    && role["metadata"]["namespace"] == binding["metadata"]["namespace"]
+            });
+            assert!(of_its_role, "{binding}");
+            let subjects =
+                [json!({"kind": "ServiceAccount", "name": "test-commerce-operator", "namespace": "ns"})];
+            assert_eq!(binding["subjects"], json!(subjects));
+        }
+        assert_eq!(of_kind(&manifests, "RoleBinding").len(), 3);
         let deployment = of_kind(&manifests, "Deployment")[0];
         let variables = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
         let watched = variables
@@ -78,7 +89,7 @@ fn with_scope_namespace_the_operator_has_no_rights_elsewhere() {
             .unwrap()
             .iter()
             .find(|variable| variable["name"] == "WATCH_NAMESPACES");
-        assert_eq!(watched.unwrap()["value"], "shop");
+        assert_eq!(watched.unwrap()["value"], "shop,books");
     }
 }
 

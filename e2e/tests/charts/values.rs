@@ -36,7 +36,7 @@ fn a_value_that_is_misspelt_or_wrong_is_refused_by_its_name() {
         // Not a question of the schema, since two values contradict each other.
         (
             "commerce-operator",
-            &["--set=rbac.watchNamespace=shop"],
+            &["--set=rbac.watchNamespaces={shop}"],
             "set rbac.scope=namespace",
         ),
         ("commerce-pipeline", &[], "postgres"),
