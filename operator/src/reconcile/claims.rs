@@ -19,6 +19,9 @@ use super::{
 };
 use crate::{context::Context, crd::CommercePipeline};
 
+/// Pipelines are listed so many at a time.
+const PAGE: u32 = 50;
+
 /// What a pipeline claims in Kafka and Elasticsearch, as its spec tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Claims {
@@ -128,24 +131,37 @@ async fn claimants(resource: &CommercePipeline, context: &Context) -> Result<Arc
     if apis.is_empty() {
         apis.push(Api::all_with(client(), &kind));
     }
-    let mut items = Vec::new();
+    let mut all = Vec::new();
     for api in apis {
-        let list = api.list(&ListParams::default()).await;
-        let list = list.map_err(|source| Error::FetchFailed {
-            what: "the other pipelines",
-            source,
-        })?;
-        items.extend(list.items);
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let list = api.list(&page).await;
+            let list = list.map_err(|source| Error::FetchFailed {
+                what: "the other pipelines",
+                source,
+            })?;
+            // What one claims that can't be read is not known.
+            all.extend(list.items.into_iter().filter_map(claimant));
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => break,
+            }
+        }
     }
-    // What one claims that can't be read is not known.
-    let readable = items.into_iter().filter_map(|object| object.try_parse().ok());
-    let claimant = |resource: CommercePipeline| Claimant {
-        claims: claims(&resource),
-        resource,
-    };
-    let all = Arc::new(readable.map(claimant).collect());
+    let all = Arc::new(all);
     context.memory.claimed(Arc::clone(&all));
     Ok(all)
+}
+
+/// What is remembered of a pipeline: neither its status nor who has changed it.
+fn claimant(object: DynamicObject) -> Option<Claimant> {
+    let mut resource: CommercePipeline = object.try_parse().ok()?;
+    resource.status = None;
+    resource.managed_fields_mut().clear();
+    Some(Claimant {
+        claims: claims(&resource),
+        resource,
+    })
 }
 
 /// Where a pipeline's tables are; `None` where its Secret does not tell. It is read once for each generation of another's

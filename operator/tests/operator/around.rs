@@ -250,10 +250,10 @@ async fn kinds_that_the_cluster_does_not_have_are_told_and_made_once_it_has_them
 async fn the_address_is_that_of_the_route_where_there_is_one() {
     let url = |world: &World| world.cluster.get(PIPELINE).unwrap()["status"]["url"].clone();
     let gateway = full()["spec"]["api"]["gateway"].clone();
-    let world = World::ready(&[("api/gateway", gateway)]).await;
+    let mut world = World::ready(&[("api/gateway", gateway)]).await;
     assert_eq!(url(&world), "http://shop-api.store.svc", "the kind is missing");
     install_kinds(&world);
-    world.context.memory.has_kinds(Kind::ALL.into());
+    world.restart_operator();
     world.pass().await.unwrap();
     assert_eq!(url(&world), "https://orders.example.com");
     assert_eq!(

@@ -158,8 +158,8 @@ impl Operator {
         let requests = since(self.requests().await?, &requests);
         Ok(Rest {
             long,
-            cpu: cpu::of_tree(self.program.id())? - cpu,
-            kubernetes: cluster.cpu()? - kubernetes,
+            cpu: cpu::of_tree(self.program.id())?.saturating_sub(cpu),
+            kubernetes: cluster.cpu()?.saturating_sub(kubernetes),
             passes: self.passes().await? - passes,
             written: since(cluster.written().await?, &written),
             requests,

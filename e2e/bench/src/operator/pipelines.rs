@@ -109,7 +109,9 @@ impl Pipelines {
 async fn kinds(cluster: &Cluster) -> Result<Vec<ApiResource>> {
     let discovery = Discovery::new(cluster.client.clone()).run().await?;
     let lease = k8s_openapi::api::coordination::v1::Lease::kind(&());
-    let kinds = discovery.groups().flat_map(|group| group.recommended_resources());
+    let kinds = discovery
+        .groups()
+        .flat_map(kube::discovery::ApiGroup::recommended_resources);
     let listed = kinds.filter(|(kind, can)| can.supports_operation(verbs::LIST) && kind.kind != lease);
     Ok(listed
         .filter(|(_, can)| can.scope == kube::discovery::Scope::Namespaced)
