@@ -95,6 +95,7 @@ async fn a_changed_mapping_is_carried_out_while_the_index_before_serves() {
     assert_eq!(
         done,
         [
+            "mark schema".to_owned(),
             "index".to_owned(),
             format!("apply jobs/{}", name(&job)),
             "status commercepipelines/shop".to_owned(),
