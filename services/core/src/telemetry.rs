@@ -64,22 +64,20 @@ pub fn init(config: &LogConfig) {
         Some(file) if config.json => {
             let lines = json_lines(config, std::io::stderr).with_filter_reloading();
             let handle = lines.reload_handle();
-            follow(
-                file.clone(),
-                config.filter.clone(),
-                Box::new(move |filter| handle.reload(filter).is_ok()),
-            );
-            lines.finish().try_init()
+            let change: Change = Box::new(move |filter| handle.reload(filter).is_ok());
+            // Only then: what is said before that is lost.
+            let ready = lines.finish().try_init();
+            follow(file.clone(), config.filter.clone(), change);
+            ready
         }
         Some(file) => {
             let lines = text_lines(config).with_filter_reloading();
             let handle = lines.reload_handle();
-            follow(
-                file.clone(),
-                config.filter.clone(),
-                Box::new(move |filter| handle.reload(filter).is_ok()),
-            );
-            lines.finish().try_init()
+            let change: Change = Box::new(move |filter| handle.reload(filter).is_ok());
+            // Only then: what is said before that is lost.
+            let ready = lines.finish().try_init();
+            follow(file.clone(), config.filter.clone(), change);
+            ready
         }
     };
 }
