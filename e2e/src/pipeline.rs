@@ -175,3 +175,14 @@ pub fn uid(object: &Value) -> &str {
         .and_then(Value::as_str)
         .unwrap_or_default()
 }
+
+/// How often the containers of a pod were restarted.
+#[must_use]
+pub fn restarts(pod: &Value) -> i64 {
+    let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
+    containers
+        .into_iter()
+        .flatten()
+        .filter_map(|container| container["restartCount"].as_i64())
+        .sum()
+}

@@ -8,7 +8,7 @@ use commerce_e2e::{
     environment::Environment,
     eventually::eventually,
     orders::{Order, Orders, new_user},
-    pipeline::{name, uid},
+    pipeline::{name, restarts, uid},
     scenario::{Outcome, Scenario, scenario},
 };
 use serde_json::{Value, json};
@@ -148,14 +148,6 @@ async fn put(environment: &Environment, from: &str, to: &str) -> Result<()> {
 
 /// Each pod of the pipeline, and how often its containers were restarted.
 async fn running(s: &Scenario) -> Result<BTreeMap<String, i64>> {
-    let restarts = |pod: &Value| {
-        let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-        containers
-            .into_iter()
-            .flatten()
-            .filter_map(|container| container["restartCount"].as_i64())
-            .sum()
-    };
     let pods = s.shop.pods("").await?;
     Ok(pods
         .iter()

@@ -71,13 +71,7 @@ async fn retain_keeps_everything_for_a_successor_and_delete_removes_it() -> Outc
         delete(&tenant).await?;
         assert_eq!(tenant.indices_and_template().await?, (vec![], false));
         assert_eq!(tenant.tables().await?, Vec::<String>::new());
-        // Kafka answers before the last broker has forgotten a topic.
-        eventually("the topics are gone", Duration::from_secs(10), async || {
-            let left = tenant.topics().await?;
-            ensure!(left.is_empty(), "there are {left:?}");
-            Ok(())
-        })
-        .await
+        topics_are_gone(&tenant).await
     })
     .await
 }
@@ -135,12 +129,7 @@ async fn each_store_has_its_policy_and_the_status_tells_which_one_waits() -> Out
             .await?;
         assert_eq!(tenant.indices_and_template().await?, (vec![], false));
         assert_eq!(tenant.tables().await?, tables, "PostgreSQL is kept");
-        eventually("the topics are gone", Duration::from_secs(10), async || {
-            let left = tenant.topics().await?;
-            ensure!(left.is_empty(), "there are {left:?}");
-            Ok(())
-        })
-        .await
+        topics_are_gone(&tenant).await
     })
     .await
 }
@@ -204,6 +193,16 @@ async fn delete(tenant: &Tenant) -> Result<()> {
             }
         }
         ensure!(left.is_empty(), "there are {}", left.join(", "));
+        Ok(())
+    })
+    .await
+}
+
+/// Kafka answers before the last broker has forgotten a topic.
+async fn topics_are_gone(tenant: &Tenant) -> Result<()> {
+    eventually("the topics are gone", Duration::from_secs(10), async || {
+        let left = tenant.topics().await?;
+        ensure!(left.is_empty(), "there are {left:?}");
         Ok(())
     })
     .await

@@ -9,7 +9,7 @@ use commerce_e2e::{
     environment::Environment,
     eventually::eventually,
     orders::{Order, Orders, new_user},
-    pipeline::{name, uid},
+    pipeline::{name, restarts, uid},
     scenario::{Outcome, Scenario, scenario},
     tenant::Tenant,
 };
@@ -239,14 +239,6 @@ async fn pipeline_pods(s: &Scenario) -> Result<BTreeMap<String, (String, i64)>> 
 }
 
 fn by_name(pods: &[Value]) -> BTreeMap<String, (String, i64)> {
-    let restarts = |pod: &Value| {
-        let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-        containers
-            .into_iter()
-            .flatten()
-            .filter_map(|container| container["restartCount"].as_i64())
-            .sum()
-    };
     pods.iter()
         .map(|pod| (name(pod).to_owned(), (uid(pod).to_owned(), restarts(pod))))
         .collect()

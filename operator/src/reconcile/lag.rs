@@ -108,7 +108,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// How many replicas there are to be, with `current` asked for now. `settled`: all of those are ready, and of the version
+    /// How many replicas there are to be, with `current` asked for at present. `settled`: all of those are ready, and of the version
     /// that is asked for.
     pub fn decide(&mut self, scaling: Scaling, current: i32, settled: bool, load: Load, now: Instant) -> i32 {
         let within = current.clamp(scaling.min, scaling.max);
