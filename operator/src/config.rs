@@ -38,7 +38,7 @@ impl OperatorConfig {
         let process = || format!("commerce-operator-{}", std::process::id());
         let identity = env.optional_text("POD_NAME").unwrap_or_else(process);
         let namespace = env.optional_text("POD_NAMESPACE");
-        let concurrency = env.number("RECONCILE_CONCURRENCY", 4, 1, 64);
+        let concurrency = env.number("RECONCILE_CONCURRENCY", 16, 1, 64);
         let probe_interval = env.duration("PROBE_INTERVAL", Duration::from_secs(30));
         let drift_interval = env.duration("DRIFT_INTERVAL", Duration::from_mins(5));
         env.finish(|| {

@@ -1,7 +1,7 @@
 //! What all passes share: clients, settings, and what was found lately.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -108,11 +108,8 @@ impl Context {
     pub fn remember(&self, resource: &CommercePipeline) {
         let namespace = resource.namespace().unwrap_or_default();
         let pipeline = ObjectRef::new(&resource.name_any()).within(&namespace);
-        let keys = referenced(&resource.spec)
-            .into_iter()
-            .map(|name| (namespace.clone(), name))
-            .collect();
-        self.memory.lock().refer(&pipeline, &keys);
+        let secrets = referenced(&resource.spec);
+        self.memory.lock().references.insert(pipeline, secrets);
     }
 
     /// Brings the metrics of all pipelines up to date.
@@ -143,7 +140,7 @@ impl Context {
     pub fn forget_name(&self, namespace: &str, name: &str) {
         let pipeline = ObjectRef::new(name).within(namespace);
         let mut state = self.memory.lock();
-        state.refer(&pipeline, &BTreeSet::new());
+        state.references.remove(&pipeline);
         state.attempts.remove(&pipeline);
         state.ready.remove(&pipeline);
         state.claimants = None;
@@ -152,12 +149,16 @@ impl Context {
 
 /// What was found lately. Nothing in it is needed to be right: after a restart it is found again.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<State>);
+pub struct Memory {
+    state: Mutex<State>,
+    /// Whoever lists the pipelines.
+    lists: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    /// Pipelines by the namespace and name of each Secret that they refer to.
-    referrers: HashMap<(String, String), BTreeSet<(String, String)>>,
+    /// The Secrets that a pipeline refers to.
+    references: HashMap<ObjectRef<Watched>, Vec<String>>,
     /// Passes that failed since the last one that did not.
     attempts: HashMap<ObjectRef<Watched>, u32>,
     /// The condition `Ready` as the last pass left it: `true`, `false` or `unknown`.
@@ -183,42 +184,25 @@ struct Lately {
     unused: HashMap<String, Instant>,
 }
 
-impl State {
-    fn refer(&mut self, pipeline: &ObjectRef<Watched>, keys: &BTreeSet<(String, String)>) {
-        let pipeline = (
-            pipeline.namespace.clone().unwrap_or_default(),
-            pipeline.name.clone(),
-        );
-        self.referrers.retain(|key, referrers| {
-            if !keys.contains(key) {
-                referrers.remove(&pipeline);
-            }
-            !referrers.is_empty()
-        });
-        for key in keys {
-            self.referrers
-                .entry(key.clone())
-                .or_default()
-                .insert(pipeline.clone());
-        }
-    }
-}
-
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pipelines that refer to a Secret.
     #[must_use]
     pub fn referrers(&self, namespace: &str, secret: &str) -> Vec<ObjectRef<Watched>> {
         let state = self.lock();
-        let found = state.referrers.get(&(namespace.to_owned(), secret.to_owned()));
-        found
-            .into_iter()
-            .flatten()
-            .map(|(namespace, name)| ObjectRef::new(name).within(namespace))
-            .collect()
+        let refers = |(pipeline, secrets): &(&ObjectRef<Watched>, &Vec<String>)| {
+            pipeline.namespace.as_deref() == Some(namespace) && secrets.iter().any(|name| name == secret)
+        };
+        let referrers = state.references.iter().filter(refers);
+        referrers.map(|(pipeline, _)| pipeline.clone()).collect()
+    }
+
+    /// Waits until no other pass lists the pipelines: after a restart each would, and one list serves them all.
+    pub async fn turn_to_list(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.lists.lock().await
     }
 
     /// All pipelines, as they were a moment ago.
@@ -260,12 +244,12 @@ impl Memory {
             .insert(namespace.to_owned(), cluster.to_owned());
     }
 
-    /// Where the tables of a generation of a pipeline are, if that was found out.
+    /// Where the tables of this generation of a pipeline, or of a later one, are, if that was found out.
     #[must_use]
     pub fn database(&self, uid: &str, generation: i64) -> Option<Option<String>> {
         let state = self.lock();
         let (known, database) = state.databases.get(uid)?;
-        (*known == generation).then(|| database.clone())
+        (*known >= generation).then(|| database.clone())
     }
 
     /// Where the tables of a generation of a pipeline are.

@@ -46,6 +46,8 @@ const DEBOUNCE: Duration = Duration::from_millis(250);
 /// Pause after the first failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Objects that a watch lists at a time when it begins: all watches begin together, and hold a page each.
+const PAGE: u32 = 50;
 
 /// Watches the namespaces that are served and reconciles until `stop`; then finishes the passes under way.
 ///
@@ -64,7 +66,7 @@ pub async fn run(context: Arc<Context>, concurrency: u16, stop: CancellationToke
 async fn watch(context: Arc<Context>, namespace: Option<&str>, concurrency: u16, stop: CancellationToken) {
     let client = &context.client;
     let (reader, writer) = reflector::store();
-    let pipelines = watcher(scoped::<Watched>(client, namespace), watcher::Config::default())
+    let pipelines = watcher(scoped::<Watched>(client, namespace), pages())
         .modify(|pipeline| pipeline.managed_fields_mut().clear())
         .reflect(writer)
         .applied_objects()
@@ -76,12 +78,8 @@ async fn watch(context: Arc<Context>, namespace: Option<&str>, concurrency: u16,
             kube::runtime::PredicateConfig::default(),
         );
     let memory = Arc::clone(&context.memory);
-    let secrets = watcher(
-        scoped::<PartialObjectMeta<Secret>>(client, namespace),
-        watcher::Config::default(),
-    )
-    .touched_objects();
-    let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+    let secrets = watcher(scoped::<PartialObjectMeta<Secret>>(client, namespace), pages()).touched_objects();
+    let ours = || pages().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
 
     Controller::for_stream(pipelines, reader)
         .with_config(Config::default().concurrency(concurrency).debounce(DEBOUNCE))
@@ -146,6 +144,10 @@ fn pause(watched: Arc<Watched>, _: &Error, context: Arc<Context>) -> Action {
         .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)))
         .min(LONGEST_PAUSE);
     Action::requeue(pause.mul_f64(rand::rng().random_range(0.5..1.0)))
+}
+
+fn pages() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
 }
 
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>

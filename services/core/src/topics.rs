@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
-    metadata::{Metadata, MetadataTopic},
+    metadata::MetadataTopic,
 };
 use tokio::time::{Instant, sleep};
 
@@ -30,6 +29,12 @@ const TAKEN: Duration = Duration::from_secs(5);
 /// Shorter than callers wait, so that they get to know what is wrong.
 const METADATA: Duration = Duration::from_secs(4);
 const READING: &str = "reading the topics from Kafka";
+/// What Kafka answers about a topic that does not exist, or that we may not know of.
+const ABSENT: [RDKafkaErrorCode; 3] = [
+    RDKafkaErrorCode::UnknownTopicOrPartition,
+    RDKafkaErrorCode::TopicAuthorizationFailed,
+    RDKafkaErrorCode::InvalidTopic,
+];
 
 /// The topics of a pipeline, as they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,21 +109,13 @@ pub fn dead_letters(topic: &str) -> String {
 ///
 /// Their configuration is read only where the spec sets some, so that a user who may not read it can do without.
 pub async fn read(kafka: &KafkaConfig, spec: &TopicSpec) -> Result<BTreeMap<String, Topic>, Error> {
-    let admin = Arc::new(admin(kafka)?);
-    let names = names(kafka);
-    let metadata = metadata(&admin).await?;
-    let mut found: BTreeMap<_, _> = metadata
-        .topics()
-        .iter()
-        .filter(|topic| names.iter().any(|name| name == topic.name()))
-        .map(|topic| (topic.name().to_owned(), Topic::of(topic)))
-        .collect();
+    let mut found = look(kafka).await?;
     if spec.config.is_empty() || found.is_empty() {
         return Ok(found);
     }
     let action = || "reading the configuration of the topics".to_owned();
     let resources: Vec<_> = found.keys().map(|name| ResourceSpecifier::Topic(name)).collect();
-    let described = admin.describe_configs(&resources, &options()).await;
+    let described = admin(kafka)?.describe_configs(&resources, &options()).await;
     for resource in described.map_err(|source| Error::Kafka {
         action: action(),
         source,
@@ -446,8 +443,17 @@ pub async fn delete(kafka: &KafkaConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// The topics that exist on the cluster, with the number of their partitions. Also tells that Kafka can be reached.
+/// The pipeline's topics that exist, with the number of their partitions. Also tells that Kafka can be reached.
 pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Error> {
+    let found = look(kafka).await?;
+    Ok(found
+        .into_iter()
+        .map(|(name, topic)| (name, topic.partitions))
+        .collect())
+}
+
+/// The pipeline's topics that exist, without their configuration.
+async fn look(kafka: &KafkaConfig) -> Result<BTreeMap<String, Topic>, Error> {
     // An admin client does not serve its log, which alone tells why there is no connection. That a broker hangs up is what one
     // does that wants TLS.
     let consumer: BaseConsumer<Watched> = kafka
@@ -459,14 +465,15 @@ pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Er
             action: "preparing the Kafka client".to_owned(),
             source,
         })?;
+    let names = names(kafka);
     let read = tokio::task::spawn_blocking(move || {
-        consumer.fetch_metadata(None, METADATA).map_err(|error| {
+        describe(&consumer, names).map_err(|error| {
             while consumer.poll(Duration::from_millis(50)).is_some() {}
             consumer.client().context().0.explain(&error)
         })
     });
     let problem = match read.await {
-        Ok(Ok(metadata)) => return Ok(counts(&metadata)),
+        Ok(Ok(found)) => return Ok(found),
         // librdkafka means to say so itself, and looks for it in a text that has become a format.
         Ok(Err(problem)) if kafka.tls.is_none() && problem.contains("APIVERSION_QUERY") => {
             format!("{problem} (connecting to a SSL listener?)")
@@ -480,23 +487,27 @@ pub async fn partitions(kafka: &KafkaConfig) -> Result<BTreeMap<String, i32>, Er
     })
 }
 
-fn counts(metadata: &Metadata) -> BTreeMap<String, i32> {
-    let count = |topic: &MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
-    metadata
-        .topics()
-        .iter()
-        .map(|topic| (topic.name().to_owned(), count(topic)))
-        .collect()
-}
-
-async fn metadata(admin: &Arc<AdminClient<Quiet>>) -> Result<Metadata, Error> {
-    let admin = Arc::clone(admin);
-    let read = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, METADATA));
-    let result = read.await.unwrap_or(Err(KafkaError::Canceled));
-    result.map_err(|source| Error::Kafka {
-        action: READING.to_owned(),
-        source,
-    })
+/// Asks for each topic by its name: an answer about all topics of a large Kafka takes megabytes. A consumer's question does not
+/// create them.
+fn describe(
+    consumer: &BaseConsumer<Watched>,
+    names: Vec<String>,
+) -> Result<BTreeMap<String, Topic>, KafkaError> {
+    let until = Instant::now() + METADATA;
+    let mut found = BTreeMap::new();
+    for name in names {
+        let left = until.saturating_duration_since(Instant::now());
+        let answer = consumer.fetch_metadata(Some(&name), left)?;
+        let topic = answer.topics().iter().find(|topic| topic.name() == name);
+        let exists = |topic: &&MetadataTopic| {
+            let error = topic.error().map(RDKafkaErrorCode::from);
+            !error.is_some_and(|error| ABSENT.contains(&error))
+        };
+        if let Some(topic) = topic.filter(exists) {
+            found.insert(name, Topic::of(topic));
+        }
+    }
+    Ok(found)
 }
 
 fn admin(kafka: &KafkaConfig) -> Result<AdminClient<Quiet>, Error> {

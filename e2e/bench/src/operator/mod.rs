@@ -101,6 +101,7 @@ impl Operator {
             .env("ADMIN_ADDR", admin.to_string())
             .env("LOG_LEVEL", "warn")
             .env("LOG_FORMAT", "text")
+            .env("MALLOC_ARENA_MAX", "1")
             .env("POD_NAME", "bench")
             .env("POD_NAMESPACE", "default");
         let started = Instant::now();
