@@ -9,7 +9,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     error::Status,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{environment::Environment, eventually::eventually};
 
@@ -42,6 +42,10 @@ pub const SERVICE_ACCOUNTS: Kind = kind("api/v1", "serviceaccounts");
 pub const CONFIG_MAPS: Kind = kind("api/v1", "configmaps");
 pub const SECRETS: Kind = kind("api/v1", "secrets");
 pub const PODS: Kind = kind("api/v1", "pods");
+/// Of the Prometheus Operator, which the cluster does not have.
+pub const POD_MONITORS: Kind = kind("apis/monitoring.coreos.com/v1", "podmonitors");
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// The kinds of which a pipeline owns objects.
 pub const OWNED: [Kind; 10] = [
@@ -196,10 +200,46 @@ impl Cluster {
         .await
     }
 
+    /// Defines a kind, whose objects may hold whatever they like.
+    pub async fn define(&self, kind: Kind, name: &str) -> Result<()> {
+        let (group, version) = kind
+            .group_version
+            .trim_start_matches("apis/")
+            .split_once('/')
+            .unwrap_or_default();
+        let schema =
+            json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {
+                "name": format!("{}.{group}", kind.plural),
+                "annotations": {"api-approved.kubernetes.io": "unapproved, a test's"},
+            },
+            "spec": {
+                "group": group,
+                "scope": "Namespaced",
+                "names": {"kind": name, "plural": kind.plural},
+                "versions": [{"name": version, "served": true, "storage": true, "schema": schema}],
+            },
+        });
+        let created = self.call("POST", DEFINITIONS, Some(&definition)).await;
+        created
+            .map(drop)
+            .with_context(|| format!("defining the kind {name}"))
+    }
+
+    /// Takes a kind away, with all its objects.
+    pub async fn undefine(&self, kind: Kind) -> Result<()> {
+        let group = kind.group_version.split('/').nth(1).unwrap_or_default();
+        self.delete_path(&format!("{DEFINITIONS}/{}.{group}", kind.plural))
+            .await
+    }
+
     pub async fn create_namespace(&self, name: &str) -> Result<()> {
-        let labels = serde_json::json!({"pod-security.kubernetes.io/enforce": "restricted"});
-        let metadata = serde_json::json!({"name": name, "labels": labels});
-        let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let metadata = json!({"name": name, "labels": labels});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
         let created = self.call("POST", "/api/v1/namespaces", Some(&namespace)).await;
         created
             .map(drop)

@@ -1,14 +1,13 @@
 //! When a pipeline is looked at: on its own changes, on changes of its children (deletions included) and of the Secrets that
 //! it refers to, and on a timer for what sends no events.
 //!
-//! What is of a kind that the cluster may not have is looked at on the timer, too: a watch of a kind that is not there would
-//! only fail.
+//! What is of a kind that the cluster may not have is watched while it has it.
 //!
 //! All watches are of metadata only, which is small and always readable; a pass reads what it needs.
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, future::ready, stream};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -22,6 +21,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
+    api::DynamicObject,
     core::PartialObjectMeta,
     runtime::{
         Config, Controller, Predicate as _, WatchStreamExt as _,
@@ -32,13 +32,18 @@ use kube::{
     },
 };
 use rand::Rng as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::{Context, Watched},
+    context::{Context, Watched, spread},
     metrics::Reason,
-    reconcile::{error::Error, names::MANAGER, reconcile},
+    reconcile::{
+        error::Error,
+        kinds::{self, KNOWN_FOR, Kind, Served},
+        names::MANAGER,
+        reconcile,
+    },
 };
 
 /// Events that come within this time lead to one pass.
@@ -79,9 +84,7 @@ async fn watch(context: Arc<Context>, namespace: Option<&str>, concurrency: u16,
         );
     let memory = Arc::clone(&context.memory);
     let secrets = watcher(scoped::<PartialObjectMeta<Secret>>(client, namespace), pages()).touched_objects();
-    let ours = || pages().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
-
-    Controller::for_stream(pipelines, reader)
+    let controller = Controller::for_stream(pipelines, reader)
         .with_config(Config::default().concurrency(concurrency).debounce(DEBOUNCE))
         .owns(scoped::<Deployment>(client, namespace), ours())
         .owns(scoped::<ControllerRevision>(client, namespace), ours())
@@ -95,6 +98,11 @@ async fn watch(context: Arc<Context>, namespace: Option<&str>, concurrency: u16,
         .owns(scoped::<ConfigMap>(client, namespace), ours())
         .watches_stream(secrets, move |secret| {
             memory.referrers(&secret.namespace().unwrap_or_default(), &secret.name_any())
+        });
+    Kind::ALL
+        .into_iter()
+        .fold(controller, |controller, kind| {
+            controller.owns_stream_with(optional(Arc::clone(&context), namespace, kind), kind.resource())
         })
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(pass, pause, context)
@@ -144,6 +152,52 @@ fn pause(watched: Arc<Watched>, _: &Error, context: Arc<Context>) -> Action {
         .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1)))
         .min(LONGEST_PAUSE);
     Action::requeue(pause.mul_f64(rand::rng().random_range(0.5..1.0)))
+}
+
+/// The pipelines' objects of a kind that the cluster may not have, as they change while it has it.
+fn optional(
+    context: Arc<Context>,
+    namespace: Option<&str>,
+    kind: Kind,
+) -> impl Stream<Item = watcher::Result<PartialObjectMeta<DynamicObject>>> + use<> {
+    let client = context.client.clone();
+    let api: Api<PartialObjectMeta<DynamicObject>> = match namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &kind.resource()),
+        None => Api::all_with(client, &kind.resource()),
+    };
+    let mut pause = Duration::ZERO;
+    let while_served = move || {
+        let (context, pause) = (
+            Arc::clone(&context),
+            std::mem::replace(&mut pause, spread(KNOWN_FOR)),
+        );
+        let served = async move {
+            sleep(pause).await;
+            while kinds::known(&context).await.served(kind) != Served::Yes {
+                sleep(spread(KNOWN_FOR)).await;
+            }
+        };
+        let changes = watcher(api.clone(), ours()).touched_objects();
+        let known = changes.take_while(|change| ready(!change.as_ref().is_err_and(is_gone)));
+        stream::once(served).filter_map(|()| ready(None)).chain(known)
+    };
+    stream::repeat_with(while_served).flatten()
+}
+
+/// Whether a watch has ended because there is no such kind any more.
+fn is_gone(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.code == 404,
+        _ => false,
+    }
+}
+
+fn ours() -> watcher::Config {
+    pages().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"))
 }
 
 fn pages() -> watcher::Config {

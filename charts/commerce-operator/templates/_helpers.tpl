@@ -94,11 +94,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # How Prometheus finds the workloads, and what it is to tell of them; where the cluster has these kinds.
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors, prometheusrules]
-  verbs: [get, list, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 # The way in by a Gateway; where the cluster has this kind.
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes]
-  verbs: [get, list, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 # Keeps a replica of each workload through node drains.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]

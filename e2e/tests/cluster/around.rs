@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
 use commerce_e2e::{
-    cluster::{CONFIG_MAPS, DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, NETWORK_POLICIES, PIPELINES},
+    cluster::{
+        CONFIG_MAPS, DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, NETWORK_POLICIES, PIPELINES, POD_MONITORS,
+    },
     eventually::{eventually, throughout},
     orders::{Order, new_user},
-    pipeline::name,
-    scenario::{Outcome, scenario},
+    pipeline::{name, uid},
+    scenario::{Outcome, Scenario, scenario},
     tenant::Tenant,
 };
 use serde_json::{Value, json};
@@ -19,6 +21,10 @@ const NOTICED: Duration = Duration::from_secs(10);
 const SCALED: Duration = Duration::from_mins(3);
 const QUIET: Duration = Duration::from_secs(15);
 const FOUND: Duration = Duration::from_secs(30);
+/// Which kinds there are is asked every 20 s, and pipelines are looked at every 30 s.
+const LEARNT: Duration = Duration::from_mins(1);
+/// What is watched is back within 2 s.
+const BACK: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn what_stands_around_the_workloads_is_made_kept_and_taken_away() -> Outcome {
@@ -115,6 +121,48 @@ async fn what_stands_around_the_workloads_is_made_kept_and_taken_away() -> Outco
         })
         .await?;
         second.pipeline.ready_within(FOUND).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_kind_that_comes_and_goes_is_followed() -> Outcome {
+    scenario(async |s| {
+        let mut second = Tenant::prepare(s, "kinds").await?;
+        second.spec["monitoring"] = json!({"podMonitor": {}});
+        second.spec["deletionPolicy"] = json!("Delete");
+        second.apply().await?;
+        second.pipeline.ready().await?;
+        s.cluster.define(POD_MONITORS, "PodMonitor").await?;
+        let followed = follow(s, &second).await;
+        s.cluster.undefine(POD_MONITORS).await?;
+        followed?;
+        eventually("its absence is told", LEARNT, async || {
+            let missing = second.pipeline.condition("IntegrationsMissing").await?;
+            ensure!(missing.status == "True", "{missing:?}");
+            Ok(())
+        })
+        .await?;
+        second.pipeline.ready().await
+    })
+    .await
+}
+
+/// The pipeline's `PodMonitor` is made, and made again when it is deleted.
+async fn follow(s: &Scenario, second: &Tenant) -> Result<()> {
+    let namespace = &second.pipeline.namespace;
+    let get = async || s.cluster.get(POD_MONITORS, namespace, "second").await;
+    let first = eventually("the PodMonitor is made", LEARNT, get).await?;
+    ensure!(first["spec"]["podMetricsEndpoints"].is_array(), "{first}");
+    eventually("a deleted PodMonitor is back soon", LEARNT, async || {
+        let before = get().await?;
+        s.cluster.delete(POD_MONITORS, namespace, "second").await?;
+        let back = async || {
+            let now = get().await?;
+            ensure!(uid(&now) != uid(&before), "it is the one that was deleted");
+            Ok(())
+        };
+        eventually("it is back", BACK, back).await
     })
     .await
 }

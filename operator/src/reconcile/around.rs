@@ -29,13 +29,7 @@ pub async fn optional(
     objects: &Objects,
     context: &Context,
 ) -> Result<Vec<(Kind, Served)>, Error> {
-    let known = if let Some(known) = context.memory.kinds() {
-        known
-    } else {
-        let found = kinds::find(&context.client).await;
-        context.memory.has_kinds(found.clone());
-        found
-    };
+    let known = kinds::known(context).await;
     let namespace = resource.namespace().unwrap_or_default();
     let mut missing = Vec::new();
     for kind in Kind::ALL {

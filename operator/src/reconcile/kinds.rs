@@ -1,7 +1,7 @@
 //! Kinds that a cluster may have or not: those that come with definitions of others.
 //!
-//! Which ones there are is asked of the API server, and asked again after a while, since definitions come and go. It is not
-//! watched: that would take a right on all definitions, which an operator of one namespace can't have.
+//! Which ones there are is asked of the API server, and asked again after a while, since definitions come and go. Definitions are
+//! not watched: that would take a right on all of them, which an operator of one namespace can't have.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +14,7 @@ use kube::{
 };
 
 use super::error::root;
+use crate::context::Context;
 
 /// What was found is true for so long.
 pub const KNOWN_FOR: Duration = Duration::from_secs(20);
@@ -105,8 +106,18 @@ impl FromIterator<Kind> for Kinds {
     }
 }
 
+/// What the cluster has, as it was a moment ago.
+pub async fn known(context: &Context) -> Kinds {
+    if let Some(known) = context.memory.kinds() {
+        return known;
+    }
+    let found = find(&context.client).await;
+    context.memory.has_kinds(found.clone());
+    found
+}
+
 /// The kinds that the cluster has. What can't be found out about one group keeps nobody from the others.
-pub async fn find(client: &Client) -> Kinds {
+async fn find(client: &Client) -> Kinds {
     let mut found = Kinds::default();
     let versions: BTreeSet<_> = Kind::ALL.map(|kind| kind.resource().api_version).into();
     for version in versions {

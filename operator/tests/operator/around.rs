@@ -31,7 +31,7 @@ fn everything() -> Vec<(&'static str, Value)> {
 }
 
 /// Somebody installs the definitions that not every cluster has.
-fn install_kinds(world: &World) {
+pub fn install_kinds(world: &World) {
     let mut groups = BTreeMap::<_, Vec<_>>::new();
     for kind in Kind::ALL {
         let is = kind.resource();

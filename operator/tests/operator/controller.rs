@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use commerce_operator::{context::Context, controller};
+use commerce_operator::{context::Context, controller, reconcile::kinds::KNOWN_FOR};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinHandle,
@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    around::install_kinds,
     cluster::{Cluster, PIPELINE},
     fixtures::{minimal, stored},
     world::World,
@@ -110,6 +111,23 @@ async fn a_deleted_child_is_back_within_two_seconds() {
         let running = Running::ready(namespaces).await;
         running.world.cluster.remove(RELAY);
         let took = running.until(|cluster| cluster.get(RELAY).is_some()).await;
+        assert!(took < Duration::from_secs(2), "{took:?}, watching {namespaces:?}");
+        running.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_child_of_a_kind_that_came_later_is_back_within_two_seconds() {
+    const MONITOR: &str = "/apis/monitoring.coreos.com/v1/namespaces/store/podmonitors/shop";
+    for namespaces in [&["store"][..], &[]] {
+        let world = World::ready(&[("monitoring", json!({ "podMonitor": {} }))]).await;
+        let running = Running::start(world, namespaces).await;
+        install_kinds(&running.world);
+        running.until(|cluster| cluster.get(MONITOR).is_some()).await;
+        // It is watched not later than the next time that is asked which kinds there are.
+        sleep(2 * KNOWN_FOR).await;
+        running.world.cluster.remove(MONITOR);
+        let took = running.until(|cluster| cluster.get(MONITOR).is_some()).await;
         assert!(took < Duration::from_secs(2), "{took:?}, watching {namespaces:?}");
         running.end().await;
     }
