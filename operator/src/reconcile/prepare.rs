@@ -13,6 +13,7 @@ use super::{
     claims, drift,
     error::{Error, Stop},
     fetch::Observed,
+    flow,
     health::{self, JobState},
     marks::Marks,
     reindex::{self, Reindex},
@@ -58,6 +59,7 @@ pub async fn prepare(
     record(findings, SCHEMA, result, "Migrated", Clone::clone)?;
 
     if lately {
+        findings.index = recount(resource, pipeline, context).await;
         return Ok(());
     }
     let version = context.stores.schema_version(&pipeline.postgres.connect).await;
@@ -96,6 +98,20 @@ pub async fn prepare(
     findings.index = index.map(|(index, _)| index);
     context.memory.prepared(uid, &pipeline.inputs);
     Ok(())
+}
+
+/// The index as it was told, with its documents counted, where that could not be done then.
+async fn recount(resource: &CommercePipeline, pipeline: &Pipeline, context: &Context) -> Option<IndexStatus> {
+    let index = resource.status.as_ref()?.index.as_ref()?;
+    if index.documents.is_some() {
+        return None;
+    }
+    let counted = context.stores.documents(&pipeline.elasticsearch, &index.active);
+    let documents = counted.await.ok().flatten()?;
+    Some(IndexStatus {
+        documents: Some(flow::count(documents)),
+        ..index.clone()
+    })
 }
 
 /// Notes the outcome of a step, and ends the pass if it was not reached.
