@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use crate::{
-    cluster::{Cluster, Kind, OWNED, PIPELINES, PODS},
+    cluster::{Cluster, DEPLOYMENTS, Kind, OWNED, PIPELINES, PODS},
     eventually::eventually,
 };
 
@@ -151,6 +151,34 @@ impl Pipeline {
             .into_iter()
             .filter(|pod| pod.pointer("/metadata/labels/pod-template-hash").is_some())
             .collect())
+    }
+
+    /// That nothing which people may read who may not read Secrets shows one of `secrets`: neither the pipeline nor the Deployments
+    /// and pods of its namespace, the events and the logs of its pods.
+    pub async fn keeps_quiet_about(&self, secrets: &[String]) -> Result<()> {
+        let mut places = vec![("the pipeline".to_owned(), self.object().await?.to_string())];
+        for kind in [DEPLOYMENTS, PODS] {
+            let part = "app.kubernetes.io/part-of=commerce-pipeline";
+            for object in self.cluster.list(kind, &self.namespace, part).await? {
+                let place = format!("{} of the {}", name(&object), kind.plural);
+                places.push((place, object.to_string()));
+            }
+        }
+        for pod in self.pods("").await? {
+            let logs = ["logs", "-n", &self.namespace, name(&pod)];
+            let log = self.cluster.environment.kubectl(&logs).await?;
+            places.push((format!("the log of {}", name(&pod)), log));
+        }
+        let events = format!("/apis/events.k8s.io/v1/namespaces/{}/events", self.namespace);
+        let events = self.cluster.read(&events).await?.context("there are no events")?;
+        places.push(("the events".to_owned(), events.to_string()));
+        for (place, text) in places {
+            ensure!(
+                !secrets.iter().any(|secret| text.contains(secret)),
+                "{place} shows a secret"
+            );
+        }
+        Ok(())
     }
 
     pub async fn delete(&self) -> Result<()> {

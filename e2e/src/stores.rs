@@ -34,9 +34,14 @@ pub struct Database {
     _forward: Forward,
 }
 
-/// The value of one key of a Secret.
+/// The value of one key of a Secret of the stores that `make up` installs.
 pub async fn secret(cluster: &Cluster, name: &str, key: &str) -> Result<String> {
-    let secret = cluster.get(SECRETS, NAMESPACE, name).await?;
+    secret_of(cluster, NAMESPACE, name, key).await
+}
+
+/// The value of one key of a Secret.
+pub async fn secret_of(cluster: &Cluster, namespace: &str, name: &str, key: &str) -> Result<String> {
+    let secret = cluster.get(SECRETS, namespace, name).await?;
     let value = secret["data"][key]
         .as_str()
         .with_context(|| format!("the Secret {name} has no key {key}"))?;

@@ -150,23 +150,29 @@ fn spec(id: &str, image: &Value) -> Value {
     })
 }
 
-/// Removes the namespace and the database. A pipeline that does not let go by itself is made to, and counts as a failure.
+/// Removes the namespace and the database.
 async fn remove(cluster: Cluster, namespace: String, database: String) -> Result<()> {
-    let mut removed = cluster.delete_namespace(&namespace, NAMESPACE_GONE).await;
+    let removed = remove_namespace(&cluster, &namespace).await;
+    let dropped = drop_database(&cluster, &database).await;
+    removed.and(dropped)
+}
+
+/// Removes a namespace with pipelines. One that does not let go by itself is made to, and counts as a failure.
+pub async fn remove_namespace(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let mut removed = cluster.delete_namespace(namespace, NAMESPACE_GONE).await;
     if removed.is_err() {
-        for pipeline in cluster.list(PIPELINES, &namespace, "").await? {
+        for pipeline in cluster.list(PIPELINES, namespace, "").await? {
             let no_finalizers = json!({"metadata": {"finalizers": null}});
             cluster
                 .change(
                     PIPELINES,
-                    &namespace,
+                    namespace,
                     crate::pipeline::name(&pipeline),
                     &no_finalizers,
                 )
                 .await?;
         }
-        removed = removed.and(cluster.delete_namespace(&namespace, NAMESPACE_GONE).await);
+        removed = removed.and(cluster.delete_namespace(namespace, NAMESPACE_GONE).await);
     }
-    let dropped = drop_database(&cluster, &database).await;
-    removed.and(dropped)
+    removed
 }

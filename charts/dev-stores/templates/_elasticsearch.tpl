@@ -10,7 +10,11 @@ elasticsearch.yml: |
   path.data: /usr/share/elasticsearch/data
   path.logs: /usr/share/elasticsearch/logs
   xpack.security.enabled: true
-  xpack.security.http.ssl.enabled: false
+  xpack.security.http.ssl.enabled: {{ .Values.tls.enabled }}
+  {{- if .Values.tls.enabled }}
+  xpack.security.http.ssl.certificate: tls.crt
+  xpack.security.http.ssl.key: tls.key
+  {{- end }}
   # Memory-mapped files need a larger vm.max_map_count than nodes have by default.
   node.store.allow_mmap: false
   {{- range $setting, $value := .Values.elasticsearch.settings }}

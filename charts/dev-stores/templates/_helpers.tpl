@@ -39,6 +39,42 @@ Without a cluster, as in `helm template`, every rendering has a new one.
 {{- with index $data (index . 2) -}}{{ b64dec . }}{{- else -}}{{ randAlphaNum 32 }}{{- end -}}
 {{- end -}}
 
+{{/*
+The certificate of a store, its key and its authority, as the data of a Secret of type kubernetes.io/tls: those in the Secret if it is there,
+else new ones. Takes the root context, the store's name and the Secret's name.
+*/}}
+{{- define "dev-stores.certificate" -}}
+{{- $root := index . 0 -}}
+{{- $name := include "dev-stores.name" . -}}
+{{- $secret := lookup "v1" "Secret" $root.Release.Namespace (index . 2) | default dict -}}
+{{- if $secret.data -}}
+{{- toYaml $secret.data -}}
+{{- else -}}
+{{- $host := include "dev-stores.host" . -}}
+{{- $names := list $name (printf "%s.%s" $name $root.Release.Namespace) $host (printf "%s.cluster.local" $host) "localhost" -}}
+{{- $ca := genCA (printf "%s-ca" $name) 3650 -}}
+{{- $certificate := genSignedCertWithKey $name (list "127.0.0.1") $names 3650 $ca (genPrivateKey "ecdsa") -}}
+ca.crt: {{ $ca.Cert | b64enc }}
+tls.crt: {{ $certificate.Cert | b64enc }}
+tls.key: {{ $certificate.Key | b64enc }}
+{{- end -}}
+{{- end -}}
+
+{{/* A Secret with a certificate. Takes the root context, the store's name, the Secret's name, its data and, optionally, its type. */}}
+{{- define "dev-stores.certificateSecret" -}}
+{{- $root := index . 0 -}}
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {{ index . 2 }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "dev-stores.labels" . | nindent 4 }}
+type: {{ if gt (len .) 4 }}{{ index . 4 }}{{ else }}Opaque{{ end }}
+data:
+  {{- toYaml (index . 3) | nindent 2 }}
+{{- end -}}
+
 {{/* The volume lives on when the release is uninstalled, and the password in it with it. So the Secret is kept as well. */}}
 {{- define "dev-stores.secretMetadata" -}}
 {{- $root := index . 0 -}}

@@ -63,6 +63,10 @@ pub const CASES: &[Case] = &[
     },
     Case {
         chart: "commerce-pipeline",
+        values: &["--values=charts/commerce-pipeline/examples/dev-stores-tls.yaml"],
+    },
+    Case {
+        chart: "commerce-pipeline",
         values: &[
             "--values=charts/commerce-pipeline/examples/operators.yaml",
             "--set=name=orders,labels.team=a,annotations.note=b,spec.imagePullSecrets[0].name=pull",
@@ -78,6 +82,10 @@ pub const CASES: &[Case] = &[
             "--values=charts/dev-stores/examples/official-images.yaml",
             "--set=storageClassName=fast,images.pullSecrets[0].name=pull",
         ],
+    },
+    Case {
+        chart: "dev-stores",
+        values: &["--set=tls.enabled=true"],
     },
     Case {
         chart: "k6",

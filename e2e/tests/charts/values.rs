@@ -64,6 +64,7 @@ fn a_value_that_is_misspelt_or_wrong_is_refused_by_its_name() {
         ("commerce-pipeline", &[stores, "--set=test.img.tag=1"], "img"),
         ("dev-stores", &["--set=postgress.storage=1Gi"], "postgress"),
         ("dev-stores", &["--set=kafka.heapp=1g"], "heapp"),
+        ("dev-stores", &["--set=tls.enabled=maybe"], "enabled"),
         ("k6", &["--set=script=soak"], "script"),
         ("k6", &["--set=baseUrl=shop-api"], "baseUrl"),
         ("k6", &["--set=duration=long"], "duration"),

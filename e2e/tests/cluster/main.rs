@@ -17,3 +17,4 @@ mod reindex;
 mod releases;
 mod restarts;
 mod steady;
+mod tls;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use commerce_e2e::{
-    cluster::{DEPLOYMENTS, PODS},
     eventually::eventually,
-    pipeline::{CONDITIONS, name},
+    pipeline::CONDITIONS,
     scenario::{Outcome, scenario},
     stores,
 };
@@ -123,39 +122,7 @@ async fn no_password_is_seen_outside_of_the_secrets() -> Outcome {
             stores::secret(&s.cluster, "stores-redis", "redis-password").await?,
             stores::secret(&s.cluster, "stores-elasticsearch", "elastic").await?,
         ];
-        let mut places = vec![("the pipeline".to_owned(), s.shop.object().await?.to_string())];
-        for kind in [DEPLOYMENTS, PODS] {
-            for object in s
-                .cluster
-                .list(kind, "shop", "app.kubernetes.io/part-of=commerce-pipeline")
-                .await?
-            {
-                places.push((
-                    format!("{} of the {}", name(&object), kind.plural),
-                    object.to_string(),
-                ));
-            }
-        }
-        for pod in s.shop.pods("").await? {
-            let log = s
-                .cluster
-                .environment
-                .kubectl(&["logs", "-n", "shop", name(&pod)])
-                .await?;
-            places.push((format!("the log of {}", name(&pod)), log));
-        }
-        let events = s
-            .cluster
-            .read("/apis/events.k8s.io/v1/namespaces/shop/events")
-            .await?;
-        places.push(("the events".to_owned(), events.unwrap_or_default().to_string()));
-        for (place, text) in places {
-            ensure!(
-                !passwords.iter().any(|password| text.contains(password)),
-                "{place} shows a store's password"
-            );
-        }
-        Ok(())
+        s.shop.keeps_quiet_about(&passwords).await
     })
     .await
 }

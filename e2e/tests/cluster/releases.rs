@@ -64,6 +64,7 @@ async fn the_api_server_accepts_what_the_charts_render() -> Outcome {
             ("commerce-operator", vec![]),
             ("commerce-operator", vec!["--set", "rbac.scope=namespace"]),
             ("dev-stores", vec![]),
+            ("dev-stores", vec!["--set", "tls.enabled=true"]),
             ("k6", vec!["--set", "script=load"]),
             ("commerce-pipeline", vec!["-f", &pipeline]),
             ("commerce-pipeline", vec!["-f", &large]),
