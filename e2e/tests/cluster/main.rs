@@ -11,6 +11,7 @@ mod flowing;
 mod healing;
 mod isolation;
 mod load;
+mod operator;
 mod order;
 mod ready;
 mod reindex;

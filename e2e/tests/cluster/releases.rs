@@ -15,7 +15,7 @@ use commerce_e2e::{
 };
 use serde_json::{Value, json};
 
-const OPERATOR_NAMESPACE: &str = "commerce-system";
+pub const OPERATOR_NAMESPACE: &str = "commerce-system";
 const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/commercepipelines.commerce.lab";
 
 #[tokio::test]
@@ -94,16 +94,7 @@ async fn the_api_server_accepts_what_the_charts_render() -> Outcome {
 async fn pipelines_outlive_the_operator() -> Outcome {
     scenario(async |s| {
         let environment = s.cluster.environment.clone();
-        let values = environment.helm(&[
-            "get",
-            "values",
-            "commerce-operator",
-            "-n",
-            OPERATOR_NAMESPACE,
-            "-o",
-            "json",
-        ]);
-        let values = values.await?;
+        let values = operator_values(&environment).await?;
         let orders = Orders::through_ingress(&s.cluster, None)?;
         // It has a finalizer and nothing else, as it never gets so far.
         let mut departed = Tenant::prepare(s, "departed").await?;
@@ -198,7 +189,22 @@ async fn pipelines_outlive_the_operator() -> Outcome {
     .await
 }
 
-async fn install_operator(environment: Environment, values: String) -> Result<()> {
+/// The values of the operator's release, as JSON.
+pub async fn operator_values(environment: &Environment) -> Result<String> {
+    let arguments = [
+        "get",
+        "values",
+        "commerce-operator",
+        "-n",
+        OPERATOR_NAMESPACE,
+        "-o",
+        "json",
+    ];
+    environment.helm(&arguments).await
+}
+
+/// Installs the operator with these values, or upgrades it to them.
+pub async fn install_operator(environment: Environment, values: String) -> Result<()> {
     let chart = environment.chart("commerce-operator");
     let namespace = OPERATOR_NAMESPACE;
     let arguments = [

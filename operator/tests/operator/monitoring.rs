@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use commerce_operator::reconcile::{build, kinds::Kind, validate::validate};
+use commerce_operator::{
+    metrics::{Metrics, Reason, Request},
+    reconcile::{build, kinds::Kind, validate::validate},
+};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::Value;
 
@@ -99,4 +102,85 @@ fn a_metric_that_does_not_exist_is_noticed() {
     let asked = asked(r#"sum(rate(a_total{pod="x"}[5m])) / sum by (le) (b_bucket{pod="y",z="1"})"#);
     let names: Vec<_> = asked.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a_total", "b_bucket"]);
+}
+
+/// The names of the metrics that the programs register, whether there are samples yet or not.
+fn registered() -> BTreeSet<String> {
+    let mut registry = Registry::default();
+    let own = Metrics::new(&mut registry);
+    own.pipelines_are(["true", "false", "unknown"].map(|ready| (ready, 0)));
+    own.errors.get_or_create(&Reason { reason: "Failed" }).inc();
+    let request = Request {
+        verb: "get",
+        resource: "pods".to_owned(),
+        code: "200".to_owned(),
+    };
+    own.requests.get_or_create(&request).inc();
+    commerce_api::example_metrics(&mut registry);
+    commerce_relay::example_metrics(&mut registry);
+    commerce_indexer::example_metrics(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let of = |line: &str| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        Some(if kind == "counter" {
+            format!("{name}_total")
+        } else {
+            name.to_owned()
+        })
+    };
+    text.lines().filter_map(of).collect()
+}
+
+/// The rows of the docs' table of metrics: the names in each, `…_end` being another one that begins as the one before it does.
+fn documented() -> Vec<Vec<String>> {
+    let docs = include_str!("../../../docs/operations.md");
+    let (_, section) = docs.split_once("\n## Metrics\n").unwrap();
+    let (table, _) = section.split_once("\n## ").unwrap();
+    let rows = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let names = |row: &str| {
+        let names = row
+            .split(['`', ',', ' '])
+            .map(|name| name.split('{').next().unwrap_or_default());
+        names
+            .filter(|name| name.contains('_'))
+            .map(str::to_owned)
+            .collect()
+    };
+    rows.map(names).collect()
+}
+
+#[test]
+fn the_docs_tell_of_every_metric_and_of_none_that_does_not_exist() {
+    let registered = registered();
+    let (mut untold, mut unknown) = (registered.clone(), Vec::new());
+    let rows = documented();
+    assert!(rows.len() > 10);
+    for row in rows {
+        let mut full = String::new();
+        for name in row {
+            let found = match name.strip_prefix('…') {
+                None => {
+                    full.clone_from(&name);
+                    registered.get(&name)
+                }
+                Some(end) => registered.iter().find(|known| {
+                    known
+                        .strip_suffix(end)
+                        .is_some_and(|start| full.starts_with(&format!("{start}_")))
+                }),
+            };
+            match found {
+                Some(found) => drop(untold.remove(found)),
+                None => unknown.push(name),
+            }
+        }
+    }
+    assert_eq!(
+        (untold, unknown),
+        Default::default(),
+        "not told of, and told of in vain"
+    );
 }

@@ -1,0 +1,212 @@
+//! The operator as a program in the cluster: its log level at run time, an operator of some namespaces only, and what it says an apply
+//! would change.
+
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use commerce_e2e::{
+    cluster::{DEPLOYMENTS, PODS, SERVICES},
+    environment::Environment,
+    eventually::{eventually, throughout},
+    pipeline::{name, restarts, uid},
+    scenario::{Outcome, Scenario, scenario},
+    tenant::Tenant,
+};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::releases::{OPERATOR_NAMESPACE, install_operator, operator_values};
+
+const OPERATOR: &str = "deploy/commerce-operator";
+/// The kubelet brings a changed `ConfigMap` into pods at its next sync.
+const SYNCED: Duration = Duration::from_mins(2);
+/// What is watched is back within 2 s.
+const BACK: Duration = Duration::from_secs(5);
+/// After a change of the release: a leader, and a pass over all pipelines.
+const TAKEN_UP: Duration = Duration::from_mins(1);
+const QUIET: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn the_log_level_changes_while_the_operator_runs() -> Outcome {
+    scenario(async |s| {
+        let before = operator_pods(s).await?;
+        change_release(s, &["--set", "log.level=info,commerce_operator=debug"]).await?;
+        let log = [
+            "logs",
+            "-n",
+            OPERATOR_NAMESPACE,
+            "-l",
+            "app.kubernetes.io/name=commerce-operator",
+        ];
+        eventually("the operator tells the new level", SYNCED, async || {
+            let told = s
+                .cluster
+                .environment
+                .kubectl(&[&log[..], &["--tail=-1"]].concat())
+                .await?;
+            ensure!(
+                told.contains("the log level has changed") && told.contains("commerce_operator=debug"),
+                "{told}"
+            );
+            Ok(())
+        })
+        .await?;
+        assert_eq!(operator_pods(s).await?, before, "no pod was restarted for it");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_operator_of_some_namespaces_leaves_the_others_alone() -> Outcome {
+    scenario(async |s| {
+        let mut others = Tenant::prepare(s, "unwatched").await?;
+        others.spec["deletionPolicy"] = json!("Delete");
+        others.apply().await?;
+        others.pipeline.ready().await?;
+        let values = operator_values(&s.cluster.environment).await?;
+        let namespaces = format!(
+            "rbac.watchNamespaces={{{},{OPERATOR_NAMESPACE}}}",
+            s.shop.namespace
+        );
+        change_release(s, &["--set", "rbac.scope=namespace", "--set", &namespaces]).await?;
+
+        // The names of those that the chart makes for people end with -view and -edit.
+        let roles = s
+            .cluster
+            .environment
+            .kubectl(&["get", "clusterroles", "-o", "name"])
+            .await?;
+        ensure!(
+            !roles.lines().any(|role| role.ends_with("/commerce-operator")),
+            "it has rights in the whole cluster: {roles}"
+        );
+        let service = "shop-api";
+        let before = s.cluster.get(SERVICES, &s.shop.namespace, service).await?;
+        eventually("it works", TAKEN_UP, async || {
+            s.cluster.delete(SERVICES, &s.shop.namespace, service).await?;
+            eventually("the Service is back", BACK, async || {
+                let now = s.cluster.get(SERVICES, &s.shop.namespace, service).await?;
+                ensure!(uid(&now) != uid(&before), "it is the one that was deleted");
+                Ok(())
+            })
+            .await
+        })
+        .await?;
+        let (namespace, relay) = (&others.pipeline.namespace, "second-relay");
+        s.cluster.delete(DEPLOYMENTS, namespace, relay).await?;
+        throughout("the other namespace is left alone", QUIET, async || {
+            let found = s.cluster.find(DEPLOYMENTS, namespace, relay).await?;
+            ensure!(found.is_none(), "{relay} was made again");
+            Ok(())
+        })
+        .await?;
+
+        install_operator(s.cluster.environment.clone(), values).await?;
+        others.pipeline.ready_within(TAKEN_UP).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_plan_tells_what_an_apply_would_change_and_changes_nothing() -> Outcome {
+    scenario(async |s| {
+        let mut second = Tenant::prepare(s, "plan").await?;
+        second.spec["deletionPolicy"] = json!("Delete");
+        second.spec["kafka"]["topics"]["config"] = json!({"retention.ms": "604800000"});
+        second.apply().await?;
+        second.pipeline.ready().await?;
+        let (code, plan) = plan(&s.cluster.environment, &second.manifest()).await?;
+        ensure!(code == 0 && plan.contains("No changes."), "{code}: {plan}");
+
+        let owned = versions(&second).await?;
+        second.spec["relay"]["replicas"] = json!(3);
+        second.spec["kafka"]["topics"]["config"]["retention.ms"] = json!("86400000");
+        second.spec["elasticsearch"]["index"]["mappings"] =
+            json!({"properties": {"note": {"type": "keyword"}}});
+        let (code, plan) = self::plan(&s.cluster.environment, &second.manifest()).await?;
+        ensure!(code == 1, "{code}: {plan}");
+        for told in ["second-relay", "replicas", "retention.ms", "86400000", "note"] {
+            ensure!(plan.contains(told), "nothing of {told} in: {plan}");
+        }
+        throughout("nothing has changed", QUIET, async || {
+            let now = versions(&second).await?;
+            ensure!(now == owned, "{now:?}, not {owned:?}");
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// Changes values of the operator's release, until the scenario is over.
+async fn change_release(s: &Scenario, values: &[&str]) -> Result<()> {
+    let environment = s.cluster.environment.clone();
+    let before = operator_values(&environment).await?;
+    s.afterwards(
+        "giving the operator its values back",
+        install_operator(environment.clone(), before),
+    );
+    let chart = environment.chart("commerce-operator");
+    let upgrade = [
+        "upgrade",
+        "commerce-operator",
+        &chart,
+        "-n",
+        OPERATOR_NAMESPACE,
+        "--reuse-values",
+    ];
+    let arguments = [&upgrade[..], values, &["--wait", "--timeout=2m"]].concat();
+    environment.helm(&arguments).await.map(drop)
+}
+
+/// Each pod of the operator, with its uid and how often its container was restarted.
+async fn operator_pods(s: &Scenario) -> Result<BTreeMap<String, (String, i64)>> {
+    let pods = s
+        .cluster
+        .list(
+            PODS,
+            OPERATOR_NAMESPACE,
+            "app.kubernetes.io/name=commerce-operator",
+        )
+        .await?;
+    let told = |pod: &Value| (name(pod).to_owned(), (uid(pod).to_owned(), restarts(pod)));
+    Ok(pods.iter().map(told).collect())
+}
+
+/// What a pipeline is and owns, with resource versions. What the services report of themselves goes on changing the status.
+async fn versions(tenant: &Tenant) -> Result<BTreeMap<String, Value>> {
+    let owned = tenant.pipeline.owned().await?;
+    let mut versions: BTreeMap<_, _> = owned
+        .iter()
+        .map(|(kind, object)| {
+            let id = format!("{} {}", kind.plural, name(object));
+            (id, object["metadata"]["resourceVersion"].clone())
+        })
+        .collect();
+    let pipeline = tenant.pipeline.object().await?;
+    versions.insert("the pipeline's spec".to_owned(), pipeline["spec"].clone());
+    Ok(versions)
+}
+
+/// How `plan` ends in the operator's pod, where the stores can be reached, and what it prints.
+async fn plan(environment: &Environment, manifest: &Value) -> Result<(i32, String)> {
+    let exec = ["exec", "-i", "-n", OPERATOR_NAMESPACE, OPERATOR, "--"];
+    let plan = ["commerce-operator", "plan", "-f", "-"];
+    let mut command = environment.command("kubectl", &[&exec[..], &plan].concat());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().context("starting kubectl exec")?;
+    let mut stdin = child.stdin.take().context("kubectl has no standard input")?;
+    stdin.write_all(manifest.to_string().as_bytes()).await?;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    let printed = [output.stdout, output.stderr].concat();
+    let code = output
+        .status
+        .code()
+        .context("kubectl exec was ended by a signal")?;
+    Ok((code, String::from_utf8_lossy(&printed).into_owned()))
+}
