@@ -8,8 +8,9 @@ use commerce_e2e::{
     cluster::{DEPLOYMENTS, PODS, SERVICES},
     environment::Environment,
     eventually::{eventually, throughout},
-    pipeline::{name, restarts, uid},
+    pipeline::{Pipeline, name, restarts, uid},
     scenario::{Outcome, Scenario, scenario},
+    stores,
     tenant::Tenant,
 };
 use serde_json::{Value, json};
@@ -18,10 +19,8 @@ use tokio::io::AsyncWriteExt as _;
 use crate::releases::{OPERATOR_NAMESPACE, install_operator, operator_values};
 
 const OPERATOR: &str = "deploy/commerce-operator";
-/// The kubelet brings a changed `ConfigMap` into pods at its next sync.
+/// The kubelet brings a changed `ConfigMap` into pods at its next sync, if not before.
 const SYNCED: Duration = Duration::from_mins(2);
-/// What is watched is back within 2 s.
-const BACK: Duration = Duration::from_secs(5);
 /// After a change of the release: a leader, and a pass over all pipelines.
 const TAKEN_UP: Duration = Duration::from_mins(1);
 const QUIET: Duration = Duration::from_secs(15);
@@ -30,27 +29,21 @@ const QUIET: Duration = Duration::from_secs(15);
 async fn the_log_level_changes_while_the_operator_runs() -> Outcome {
     scenario(async |s| {
         let before = operator_pods(s).await?;
-        change_release(s, &["--set", "log.level=info,commerce_operator=debug"]).await?;
-        let log = [
-            "logs",
-            "-n",
-            OPERATOR_NAMESPACE,
-            "-l",
-            "app.kubernetes.io/name=commerce-operator",
-        ];
-        eventually("the operator tells the new level", SYNCED, async || {
-            let told = s
-                .cluster
-                .environment
-                .kubectl(&[&log[..], &["--tail=-1"]].concat())
-                .await?;
-            ensure!(
-                told.contains("the log level has changed") && told.contains("commerce_operator=debug"),
-                "{told}"
-            );
-            Ok(())
-        })
-        .await?;
+        let environment = s.cluster.environment.clone();
+        s.afterwards("taking the annotation away", async move {
+            annotate(&environment, "e2e-log-level-").await
+        });
+        change_release(s, &["--set", "log.level=debug"]).await?;
+        annotate(&s.cluster.environment, "e2e-log-level=debug").await?;
+        for pod in before.keys() {
+            let log = ["logs", "-n", OPERATOR_NAMESPACE, pod, "--since=5s"];
+            eventually("the operator logs more", SYNCED, async || {
+                let log = s.cluster.environment.kubectl(&log).await?;
+                ensure!(log.contains(r#""level":"DEBUG""#), "{pod} logs: {log}");
+                Ok(())
+            })
+            .await?;
+        }
         assert_eq!(operator_pods(s).await?, before, "no pod was restarted for it");
         Ok(())
     })
@@ -60,14 +53,21 @@ async fn the_log_level_changes_while_the_operator_runs() -> Outcome {
 #[tokio::test]
 async fn an_operator_of_some_namespaces_leaves_the_others_alone() -> Outcome {
     scenario(async |s| {
-        let mut others = Tenant::prepare(s, "unwatched").await?;
-        others.spec["deletionPolicy"] = json!("Delete");
-        others.apply().await?;
-        others.pipeline.ready().await?;
+        let mut tenants = Vec::new();
+        for purpose in ["watched", "unwatched"] {
+            let mut tenant = Tenant::prepare(s, purpose).await?;
+            tenant.spec["deletionPolicy"] = json!("Delete");
+            tenant.apply().await?;
+            tenants.push(tenant);
+        }
+        for tenant in &tenants {
+            tenant.pipeline.ready().await?;
+        }
+        let (watched, unwatched) = (&tenants[0].pipeline, &tenants[1].pipeline);
         let values = operator_values(&s.cluster.environment).await?;
         let namespaces = format!(
-            "rbac.watchNamespaces={{{},{OPERATOR_NAMESPACE}}}",
-            s.shop.namespace
+            "rbac.watchNamespaces={{{},{}}}",
+            s.shop.namespace, watched.namespace
         );
         change_release(s, &["--set", "rbac.scope=namespace", "--set", &namespaces]).await?;
 
@@ -81,19 +81,10 @@ async fn an_operator_of_some_namespaces_leaves_the_others_alone() -> Outcome {
             !roles.lines().any(|role| role.ends_with("/commerce-operator")),
             "it has rights in the whole cluster: {roles}"
         );
-        let service = "shop-api";
-        let before = s.cluster.get(SERVICES, &s.shop.namespace, service).await?;
-        eventually("it works", TAKEN_UP, async || {
-            s.cluster.delete(SERVICES, &s.shop.namespace, service).await?;
-            eventually("the Service is back", BACK, async || {
-                let now = s.cluster.get(SERVICES, &s.shop.namespace, service).await?;
-                ensure!(uid(&now) != uid(&before), "it is the one that was deleted");
-                Ok(())
-            })
-            .await
-        })
-        .await?;
-        let (namespace, relay) = (&others.pipeline.namespace, "second-relay");
+        for pipeline in [&s.shop, watched] {
+            heals(pipeline).await?;
+        }
+        let (namespace, relay) = (&unwatched.namespace, "second-relay");
         s.cluster.delete(DEPLOYMENTS, namespace, relay).await?;
         throughout("the other namespace is left alone", QUIET, async || {
             let found = s.cluster.find(DEPLOYMENTS, namespace, relay).await?;
@@ -103,7 +94,11 @@ async fn an_operator_of_some_namespaces_leaves_the_others_alone() -> Outcome {
         .await?;
 
         install_operator(s.cluster.environment.clone(), values).await?;
-        others.pipeline.ready_within(TAKEN_UP).await
+        eventually("it is made again", TAKEN_UP, async || {
+            s.cluster.get(DEPLOYMENTS, namespace, relay).await.map(drop)
+        })
+        .await?;
+        unwatched.ready_within(TAKEN_UP).await
     })
     .await
 }
@@ -120,6 +115,10 @@ async fn a_plan_tells_what_an_apply_would_change_and_changes_nothing() -> Outcom
         ensure!(code == 0 && plan.contains("No changes."), "{code}: {plan}");
 
         let owned = versions(&second).await?;
+        let (topic, index) = (
+            format!("{}.order.created", second.id),
+            second.indices_and_template().await?,
+        );
         second.spec["relay"]["replicas"] = json!(3);
         second.spec["kafka"]["topics"]["config"]["retention.ms"] = json!("86400000");
         second.spec["elasticsearch"]["index"]["mappings"] =
@@ -134,7 +133,11 @@ async fn a_plan_tells_what_an_apply_would_change_and_changes_nothing() -> Outcom
             ensure!(now == owned, "{now:?}, not {owned:?}");
             Ok(())
         })
-        .await
+        .await?;
+        let config = stores::kafka_topic_config(&s.cluster, &topic).await?;
+        ensure!(config.contains("retention.ms=604800000"), "{config}");
+        assert_eq!(second.indices_and_template().await?, index);
+        Ok(())
     })
     .await
 }
@@ -158,6 +161,39 @@ async fn change_release(s: &Scenario, values: &[&str]) -> Result<()> {
     ];
     let arguments = [&upgrade[..], values, &["--wait", "--timeout=2m"]].concat();
     environment.helm(&arguments).await.map(drop)
+}
+
+/// A deleted Service of the pipeline is made again.
+async fn heals(pipeline: &Pipeline) -> Result<()> {
+    let (cluster, namespace) = (&pipeline.cluster, &pipeline.namespace);
+    let service = format!("{}-api", pipeline.name);
+    let before = cluster.get(SERVICES, namespace, &service).await?;
+    cluster.delete(SERVICES, namespace, &service).await?;
+    eventually(
+        &format!("{service} in {namespace} is back"),
+        TAKEN_UP,
+        async || {
+            let now = cluster.get(SERVICES, namespace, &service).await?;
+            ensure!(uid(&now) != uid(&before), "it is the one that was deleted");
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// Annotates the operator's pods, on which the kubelet brings changed `ConfigMap`s into them at once.
+async fn annotate(environment: &Environment, annotation: &str) -> Result<()> {
+    let arguments = [
+        "annotate",
+        "pods",
+        "-n",
+        OPERATOR_NAMESPACE,
+        "-l",
+        "app.kubernetes.io/name=commerce-operator",
+        "--overwrite",
+        annotation,
+    ];
+    environment.kubectl(&arguments).await.map(drop)
 }
 
 /// Each pod of the operator, with its uid and how often its container was restarted.
