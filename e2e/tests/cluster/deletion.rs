@@ -14,6 +14,8 @@ use commerce_e2e::{
 use serde_json::{Value, json};
 
 const GONE: Duration = Duration::from_mins(1);
+/// A store that does not answer is told, and given up.
+const AWAY: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn retain_keeps_everything_for_a_successor_and_delete_removes_it() -> Outcome {
@@ -134,6 +136,33 @@ async fn each_store_has_its_policy_and_the_status_tells_which_one_waits() -> Out
     .await
 }
 
+#[tokio::test]
+async fn a_store_that_is_gone_for_good_can_be_abandoned() -> Outcome {
+    scenario(async |s| {
+        let mut tenant = Tenant::prepare(s, "abandoned").await?;
+        tenant.spec["deletionPolicy"] = json!("Delete");
+        tenant.spec["kafka"]["bootstrapServers"] = json!("kafka:9092");
+        tenant.apply().await?;
+        let pipeline = &tenant.pipeline;
+        pipeline.reaches("StoresReachable", "False", AWAY).await?;
+        pipeline.delete().await?;
+        eventually("it waits for Kafka", AWAY, async || {
+            let ready = pipeline.condition("Ready").await?;
+            ensure!(
+                ready.reason == "Deleting" && ready.message.contains("Kafka"),
+                "{ready:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        let (namespace, name) = (&pipeline.namespace, &pipeline.name);
+        let abandon = json!({"metadata": {"annotations": {"commerce.lab/abandon-external": "true"}}});
+        s.cluster.change(PIPELINES, namespace, name, &abandon).await?;
+        s.cluster.gone(PIPELINES, namespace, name, AWAY).await
+    })
+    .await
+}
+
 /// As where a store runs in the namespace that goes, and no Secret is needed to reach it.
 #[tokio::test]
 async fn a_namespace_can_be_deleted_while_a_store_is_away() -> Outcome {
@@ -142,10 +171,7 @@ async fn a_namespace_can_be_deleted_while_a_store_is_away() -> Outcome {
         tenant.spec["deletionPolicy"] = json!("Delete");
         tenant.spec["kafka"]["bootstrapServers"] = json!("kafka:9092");
         tenant.apply().await?;
-        tenant
-            .pipeline
-            .reaches("StoresReachable", "False", Duration::from_secs(30))
-            .await?;
+        tenant.pipeline.reaches("StoresReachable", "False", AWAY).await?;
         s.cluster
             .delete_namespace(&tenant.pipeline.namespace, Duration::from_mins(3))
             .await

@@ -88,6 +88,34 @@ async fn what_is_edited_is_put_right() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_suspended_pipeline_is_left_as_it_is() -> Outcome {
+    scenario(async |s| {
+        let suspend = async |suspend: bool| {
+            let change = json!({"spec": {"suspend": suspend}});
+            s.cluster.change(PIPELINES, "shop", "shop", &change).await
+        };
+        let (cluster, back) = (s.cluster.clone(), json!({"spec": {"suspend": false}}));
+        s.afterwards("going on", async move {
+            cluster.change(PIPELINES, "shop", "shop", &back).await.map(drop)
+        });
+        suspend(true).await?;
+        s.shop.reaches("Suspended", "True", NOTICED).await?;
+        s.cluster.delete(SERVICES, "shop", "shop-api").await?;
+        throughout("the Service stays away", QUIET, async || {
+            let found = s.cluster.find(SERVICES, "shop", "shop-api").await?;
+            ensure!(found.is_none(), "it was made again");
+            Ok(())
+        })
+        .await?;
+        suspend(false).await?;
+        s.shop.reaches("Suspended", "False", NOTICED).await?;
+        s.shop.ready().await?;
+        orders_flow(s).await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn nothing_is_written_when_nothing_changes() -> Outcome {
     scenario(async |s| {
         // What other tests did may still be settling: quiet begins with the first look that equals the next.

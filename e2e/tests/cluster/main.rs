@@ -17,5 +17,6 @@ mod ready;
 mod reindex;
 mod releases;
 mod restarts;
+mod rollout;
 mod steady;
 mod tls;
