@@ -149,7 +149,7 @@ async fn a_store_that_is_gone_for_good_can_be_abandoned() -> Outcome {
         eventually("it waits for Kafka", AWAY, async || {
             let ready = pipeline.condition("Ready").await?;
             ensure!(
-                ready.reason == "Deleting" && ready.message.contains("Kafka"),
+                ready.message.contains("Kafka") && ready.message.contains("abandon-external"),
                 "{ready:?}"
             );
             Ok(())

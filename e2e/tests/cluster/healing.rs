@@ -108,7 +108,10 @@ async fn a_suspended_pipeline_is_left_as_it_is() -> Outcome {
         })
         .await?;
         suspend(false).await?;
-        s.shop.reaches("Suspended", "False", NOTICED).await?;
+        eventually("the Service is back", NOTICED, async || {
+            s.cluster.get(SERVICES, "shop", "shop-api").await.map(drop)
+        })
+        .await?;
         s.shop.ready().await?;
         orders_flow(s).await
     })

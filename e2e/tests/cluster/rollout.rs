@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 const STUCK: Duration = Duration::from_mins(2);
 const BACK: Duration = Duration::from_mins(1);
 const FOUND: Duration = Duration::from_secs(5);
+/// How a program ends its complaint about a command that it does not know.
+const LAST_LINE: &str = "try '--help'";
 
 #[tokio::test]
 async fn a_version_that_does_not_start_leaves_the_old_one_serving_and_the_old_spec_takes_it_back() -> Outcome
@@ -69,10 +71,7 @@ async fn a_version_that_does_not_start_leaves_the_old_one_serving_and_the_old_sp
     .await
 }
 
-/// What a relay says that is started as an indexer.
-const LAST_LINE: &str = "DATABASE_URL";
-
-/// The tag of a version whose indexer is a relay, which ends at once, since an indexer's variables are not what it needs.
+/// The tag of a version whose indexer is an operator, which ends at once, since it does not know the command.
 async fn broken(s: &Scenario, second: &Tenant) -> Result<String> {
     let image = &second.spec["image"];
     let text = |field: &str| {
@@ -82,7 +81,7 @@ async fn broken(s: &Scenario, second: &Tenant) -> Result<String> {
     };
     let (registry, tag) = (text("registry")?, text("tag")?);
     let next = format!("{tag}-broken");
-    for (component, taken) in [("api", "api"), ("relay", "relay"), ("indexer", "relay")] {
+    for (component, taken) in [("api", "api"), ("relay", "relay"), ("indexer", "operator")] {
         let of = |component: &str, tag: &str| format!("{registry}/commerce-{component}:{tag}");
         let (from, to) = (of(taken, tag), of(component, &next));
         let retag = ["ctr", "-n", "k8s.io", "images", "tag", "--force", &from, &to];

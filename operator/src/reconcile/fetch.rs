@@ -166,7 +166,8 @@ pub async fn optional(
             list.items.retain(|child| is_of(child, resource));
             Ok(list.items)
         }
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+        // Of a kind that it does not serve, the API server says so as plain text, without a reason.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
         Err(source) => Err(Error::FetchFailed {
             what: "how it is watched",
             source,
