@@ -21,7 +21,7 @@ use crate::{
     pipeline::{Pipeline, READY},
 };
 
-/// No scenario takes longer than this, nor may cleaning up behind one.
+/// No scenario takes longer than this, unless it says so, nor may cleaning up behind one.
 const BOUND: Duration = Duration::from_secs(400);
 /// Lines shown of each thing.
 const SHOWN_LINES: usize = 60;
@@ -68,11 +68,16 @@ impl fmt::Debug for Failure {
 
 /// Runs a test body.
 pub async fn scenario(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Outcome {
-    let _alone = ALONE.lock().await;
-    run(body).await.map_err(Failure)
+    long_scenario(BOUND, body).await
 }
 
-async fn run(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Result<()> {
+/// Runs a test body that may take so long.
+pub async fn long_scenario(bound: Duration, body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Outcome {
+    let _alone = ALONE.lock().await;
+    run(bound, body).await.map_err(Failure)
+}
+
+async fn run(bound: Duration, body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Result<()> {
     let cluster = Cluster::connect().await?;
     let shop = Pipeline::shop(&cluster);
     let involved = BTreeSet::from([shop.namespace.clone(), OPERATOR_NAMESPACE.to_owned()]);
@@ -87,7 +92,7 @@ async fn run(body: impl AsyncFnOnce(&Scenario) -> Result<()>) -> Result<()> {
         begin(&scenario.shop).await?;
         body(&scenario).await
     };
-    let outcome = bounded("the test", work).await;
+    let outcome = bounded("the test", bound, work).await;
     if outcome.is_err() {
         let involved = scenario.involved.borrow().clone();
         show(&scenario.cluster.environment, &involved).await;
@@ -131,18 +136,18 @@ impl Scenario {
             let Some((what, cleanup)) = next else {
                 return outcome;
             };
-            let cleaned = bounded("cleaning up", cleanup).await;
+            let cleaned = bounded("cleaning up", BOUND, cleanup).await;
             outcome = outcome.and(cleaned.with_context(|| format!("afterwards: {what}")));
         }
     }
 }
 
 /// Turns a panic, and a time that is over, into an error.
-async fn bounded(what: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
-    match timeout(BOUND, AssertUnwindSafe(work).catch_unwind()).await {
+async fn bounded(what: &str, bound: Duration, work: impl Future<Output = Result<()>>) -> Result<()> {
+    match timeout(bound, AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => Err(anyhow!("{}", message(panic.as_ref()))),
-        Err(_) => Err(anyhow!("{what} took more than {} s", BOUND.as_secs())),
+        Err(_) => Err(anyhow!("{what} took more than {} s", bound.as_secs())),
     }
 }
 

@@ -8,7 +8,7 @@ use commerce_e2e::{
     eventually::{eventually, throughout},
     orders::{Order, Orders, new_user},
     pipeline::{name, uid},
-    scenario::{Outcome, Scenario, scenario},
+    scenario::{Outcome, Scenario, long_scenario, scenario},
 };
 use serde_json::json;
 
@@ -120,30 +120,39 @@ async fn a_suspended_pipeline_is_left_as_it_is() -> Outcome {
 
 #[tokio::test]
 async fn nothing_is_written_when_nothing_changes() -> Outcome {
-    scenario(async |s| {
-        // What other tests did may still be settling: quiet begins with the first look that equals the next.
-        let mut before = versions(s).await?;
-        eventually("the objects have settled", Duration::from_secs(30), async || {
-            let now = versions(s).await?;
-            let settled = now == before;
-            before = now;
-            ensure!(settled, "they still change");
-            Ok(())
-        })
-        .await?;
-        throughout("nothing is written", QUIET, async || {
-            let now = versions(s).await?;
-            let changed: Vec<_> = now
-                .iter()
-                .filter(|(object, version)| before.get(*object) != Some(version))
-                .collect();
-            ensure!(
-                changed.is_empty() && now.len() == before.len(),
-                "written: {changed:?}"
-            );
-            Ok(())
-        })
-        .await
+    scenario(async |s| rests(s, QUIET).await).await
+}
+
+#[tokio::test]
+#[ignore = "takes ten minutes: E2E='--ignored ten_idle_minutes' make e2e"]
+async fn nothing_is_written_in_ten_idle_minutes() -> Outcome {
+    let long = Duration::from_mins(10);
+    long_scenario(2 * long, async |s| rests(s, long).await).await
+}
+
+/// Neither the pipeline nor what it owns changes for so long.
+async fn rests(s: &Scenario, long: Duration) -> Result<()> {
+    // What other tests did may still be settling: quiet begins with the first look that equals the next.
+    let mut before = versions(s).await?;
+    eventually("the objects have settled", Duration::from_secs(30), async || {
+        let now = versions(s).await?;
+        let settled = now == before;
+        before = now;
+        ensure!(settled, "they still change");
+        Ok(())
+    })
+    .await?;
+    throughout("nothing is written", long, async || {
+        let now = versions(s).await?;
+        let changed: Vec<_> = now
+            .iter()
+            .filter(|(object, version)| before.get(*object) != Some(version))
+            .collect();
+        ensure!(
+            changed.is_empty() && now.len() == before.len(),
+            "written: {changed:?}"
+        );
+        Ok(())
     })
     .await
 }
