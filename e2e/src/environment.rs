@@ -145,6 +145,12 @@ impl Environment {
         Ok(())
     }
 
+    /// Gives an image on the nodes a second name.
+    pub async fn tag_image(&self, image: &str, name: &str) -> Result<()> {
+        let tag = ["ctr", "-n", "k8s.io", "images", "tag", "--force", image, name];
+        self.on_nodes(&tag).await
+    }
+
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.run("kubectl", arguments).await
     }

@@ -1,6 +1,6 @@
 //! One `CommercePipeline` of the cluster.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -151,6 +151,12 @@ impl Pipeline {
             .into_iter()
             .filter(|pod| pod.pointer("/metadata/labels/pod-template-hash").is_some())
             .collect())
+    }
+
+    /// The uids of its pods, or of one component's.
+    pub async fn pod_uids(&self, component: &str) -> Result<BTreeSet<String>> {
+        let pods = self.pods(component).await?;
+        Ok(pods.iter().map(|pod| uid(pod).to_owned()).collect())
     }
 
     /// That nothing which people may read who may not read Secrets shows one of `secrets`: neither the pipeline nor the Deployments

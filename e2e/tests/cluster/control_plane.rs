@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use commerce_e2e::{
-    cluster::{LEASES, PIPELINES, PODS},
+    cluster::{LEASES, PIPELINES},
     environment::Environment,
     eventually::eventually,
     orders::{Order, Orders, new_user},
@@ -14,7 +14,8 @@ use commerce_e2e::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-const OPERATOR_NAMESPACE: &str = "commerce-system";
+use crate::releases::{OPERATOR_NAMESPACE, operator_pods};
+
 const OPERATOR: &str = "commerce-operator";
 /// A Lease that nobody renews is free after 15 s.
 const TAKEN_OVER: Duration = Duration::from_mins(1);
@@ -88,14 +89,7 @@ async fn orders_go_on_without_the_api_server() -> Outcome {
         give_back(s).await?;
         eventually("the operator leads again", Duration::from_mins(2), async || {
             let leader = leader(s).await?;
-            let pods = s
-                .cluster
-                .list(
-                    PODS,
-                    OPERATOR_NAMESPACE,
-                    &format!("app.kubernetes.io/name={OPERATOR}"),
-                )
-                .await?;
+            let pods = operator_pods(s).await?;
             ensure!(
                 pods.iter().any(|pod| name(pod) == leader),
                 "the Lease names {leader}"

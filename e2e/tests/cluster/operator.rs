@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use commerce_e2e::{
-    cluster::{DEPLOYMENTS, PODS, SERVICES},
+    cluster::{DEPLOYMENTS, SERVICES},
     environment::Environment,
     eventually::{eventually, throughout},
-    pipeline::{Pipeline, name, restarts, uid},
+    pipeline::{Pipeline, name, uid},
     scenario::{Outcome, Scenario, scenario},
     stores,
     tenant::Tenant,
@@ -16,7 +16,7 @@ use commerce_e2e::{
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::releases::{OPERATOR_NAMESPACE, install_operator, operator_values};
+use crate::releases::{OPERATOR_NAMESPACE, by_name, install_operator, operator_pods, operator_values};
 
 const OPERATOR: &str = "deploy/commerce-operator";
 /// The kubelet brings a changed `ConfigMap` into pods at its next sync, if not before.
@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_secs(15);
 #[tokio::test]
 async fn the_log_level_changes_while_the_operator_runs() -> Outcome {
     scenario(async |s| {
-        let before = operator_pods(s).await?;
+        let before = by_name(&operator_pods(s).await?);
         let environment = s.cluster.environment.clone();
         s.afterwards("taking the annotation away", async move {
             annotate(&environment, "e2e-log-level-").await
@@ -44,7 +44,11 @@ async fn the_log_level_changes_while_the_operator_runs() -> Outcome {
             })
             .await?;
         }
-        assert_eq!(operator_pods(s).await?, before, "no pod was restarted for it");
+        assert_eq!(
+            by_name(&operator_pods(s).await?),
+            before,
+            "no pod was restarted for it"
+        );
         Ok(())
     })
     .await
@@ -194,20 +198,6 @@ async fn annotate(environment: &Environment, annotation: &str) -> Result<()> {
         annotation,
     ];
     environment.kubectl(&arguments).await.map(drop)
-}
-
-/// Each pod of the operator, with its uid and how often its container was restarted.
-async fn operator_pods(s: &Scenario) -> Result<BTreeMap<String, (String, i64)>> {
-    let pods = s
-        .cluster
-        .list(
-            PODS,
-            OPERATOR_NAMESPACE,
-            "app.kubernetes.io/name=commerce-operator",
-        )
-        .await?;
-    let told = |pod: &Value| (name(pod).to_owned(), (uid(pod).to_owned(), restarts(pod)));
-    Ok(pods.iter().map(told).collect())
 }
 
 /// What a pipeline is and owns, with resource versions. What the services report of themselves goes on changing the status.

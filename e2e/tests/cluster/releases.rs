@@ -131,14 +131,7 @@ async fn pipelines_outlive_the_operator() -> Outcome {
             "the operator's pods are gone",
             Duration::from_mins(1),
             async || {
-                let left = s
-                    .cluster
-                    .list(
-                        PODS,
-                        OPERATOR_NAMESPACE,
-                        "app.kubernetes.io/name=commerce-operator",
-                    )
-                    .await?;
+                let left = operator_pods(s).await?;
                 ensure!(
                     left.is_empty(),
                     "there are {:?}",
@@ -225,6 +218,12 @@ pub async fn install_operator(environment: Environment, values: String) -> Resul
         .map(drop)
 }
 
+/// The pods of the operator.
+pub async fn operator_pods(s: &Scenario) -> Result<Vec<Value>> {
+    let selector = "app.kubernetes.io/name=commerce-operator";
+    s.cluster.list(PODS, OPERATOR_NAMESPACE, selector).await
+}
+
 async fn crd_generation(s: &Scenario) -> Result<Value> {
     let crd = s
         .cluster
@@ -245,7 +244,8 @@ async fn pipeline_pods(s: &Scenario) -> Result<BTreeMap<String, (String, i64)>> 
     Ok(by_name(&s.shop.pods("").await?))
 }
 
-fn by_name(pods: &[Value]) -> BTreeMap<String, (String, i64)> {
+/// Each pod's uid, and how often its containers were restarted.
+pub fn by_name(pods: &[Value]) -> BTreeMap<String, (String, i64)> {
     pods.iter()
         .map(|pod| (name(pod).to_owned(), (uid(pod).to_owned(), restarts(pod))))
         .collect()

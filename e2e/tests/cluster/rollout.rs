@@ -1,16 +1,15 @@
 //! A version that does not start gets no further, and harms nobody.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use commerce_e2e::{
     eventually::eventually,
     orders::{Order, new_user},
-    pipeline::uid,
     scenario::{Outcome, Scenario, scenario},
     tenant::Tenant,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The migration, and until a container has failed twice.
 const STUCK: Duration = Duration::from_mins(2);
@@ -27,7 +26,7 @@ async fn a_version_that_does_not_start_leaves_the_old_one_serving_and_the_old_sp
         second.spec["deletionPolicy"] = json!("Delete");
         second.apply().await?;
         second.pipeline.ready().await?;
-        let before = pods(&second).await?;
+        let before = second.pipeline.pod_uids("").await?;
 
         let tag = second.spec["image"]["tag"].clone();
         second.spec["image"]["tag"] = json!(broken(s, &second).await?);
@@ -49,7 +48,7 @@ async fn a_version_that_does_not_start_leaves_the_old_one_serving_and_the_old_sp
                 "{condition}: {waits:?}"
             );
         }
-        let now = pods(&second).await?;
+        let now = second.pipeline.pod_uids("").await?;
         ensure!(
             before.is_subset(&now),
             "pods that served are gone: {before:?}, {now:?}"
@@ -61,7 +60,7 @@ async fn a_version_that_does_not_start_leaves_the_old_one_serving_and_the_old_sp
         second.spec["image"]["tag"] = tag;
         second.apply().await?;
         eventually("all is as it was", BACK, async || {
-            let now = pods(&second).await?;
+            let now = second.pipeline.pod_uids("").await?;
             ensure!(now == before, "{now:?}, not {before:?}");
             Ok(())
         })
@@ -83,14 +82,8 @@ async fn broken(s: &Scenario, second: &Tenant) -> Result<String> {
     let next = format!("{tag}-broken");
     for (component, taken) in [("api", "api"), ("relay", "relay"), ("indexer", "operator")] {
         let of = |component: &str, tag: &str| format!("{registry}/commerce-{component}:{tag}");
-        let (from, to) = (of(taken, tag), of(component, &next));
-        let retag = ["ctr", "-n", "k8s.io", "images", "tag", "--force", &from, &to];
-        s.cluster.environment.on_nodes(&retag).await?;
+        let (image, name) = (of(taken, tag), of(component, &next));
+        s.cluster.environment.tag_image(&image, &name).await?;
     }
     Ok(next)
-}
-
-async fn pods(second: &Tenant) -> Result<BTreeSet<String>> {
-    let pods = second.pipeline.pods("").await?;
-    Ok(pods.iter().map(|pod: &Value| uid(pod).to_owned()).collect())
 }

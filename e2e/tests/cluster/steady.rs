@@ -14,7 +14,8 @@ use commerce_e2e::{
 };
 use serde_json::{Value, json};
 
-const OPERATOR_NAMESPACE: &str = "commerce-system";
+use crate::releases::{OPERATOR_NAMESPACE, operator_pods};
+
 const COMPONENTS: [&str; 3] = ["api", "relay", "indexer"];
 /// For three Deployments, one after the other, on a busy machine.
 const ROLLED_OUT: Duration = Duration::from_mins(3);
@@ -115,17 +116,7 @@ async fn upgrade(s: &Scenario) -> Result<()> {
     let next = format!("{tag}-next");
     for component in COMPONENTS {
         let of = |tag: &str| format!("{registry}/commerce-{component}:{tag}");
-        let retag = [
-            "ctr",
-            "-n",
-            "k8s.io",
-            "images",
-            "tag",
-            "--force",
-            &of(tag),
-            &of(&next),
-        ];
-        s.cluster.environment.on_nodes(&retag).await?;
+        s.cluster.environment.tag_image(&of(tag), &of(&next)).await?;
     }
     let (shop, back) = (s.shop.clone(), json!({"spec": {"image": {"tag": tag}}}));
     s.afterwards("going back to the image", async move {
@@ -134,7 +125,7 @@ async fn upgrade(s: &Scenario) -> Result<()> {
             .await?;
         shop.ready_within(ROLLED_OUT).await
     });
-    let before = uids(s).await?;
+    let before = s.shop.pod_uids("").await?;
     let change = json!({"spec": {"image": {"tag": next}}});
     s.cluster
         .change(PIPELINES, &s.shop.namespace, &s.shop.name, &change)
@@ -156,7 +147,7 @@ async fn rotate(s: &Scenario) -> Result<()> {
             .await?;
         shop.ready_within(ROLLED_OUT).await
     });
-    let before = uids(s).await?;
+    let before = s.shop.pod_uids("").await?;
     s.cluster
         .change(SECRETS, stores::NAMESPACE, "stores-postgres", &change(&rotated))
         .await?;
@@ -167,7 +158,7 @@ async fn rotate(s: &Scenario) -> Result<()> {
 
 /// As `kubectl drain` does it: each pod by its eviction, which waits for the disruption budget.
 async fn evict(s: &Scenario) -> Result<()> {
-    let before = uids(s).await?;
+    let before = s.shop.pod_uids("").await?;
     for pod in s.shop.pods("").await? {
         let metadata = json!({"name": name(&pod), "namespace": s.shop.namespace});
         let eviction =
@@ -191,8 +182,7 @@ async fn evict(s: &Scenario) -> Result<()> {
 }
 
 async fn replace_operator(s: &Scenario) -> Result<()> {
-    let selector = "app.kubernetes.io/name=commerce-operator";
-    let pods = s.cluster.list(PODS, OPERATOR_NAMESPACE, selector).await?;
+    let pods = operator_pods(s).await?;
     ensure!(!pods.is_empty(), "no operator runs");
     for pod in &pods {
         s.cluster.delete(PODS, OPERATOR_NAMESPACE, name(pod)).await?;
@@ -209,15 +199,6 @@ async fn replace_operator(s: &Scenario) -> Result<()> {
     s.shop.ready().await
 }
 
-async fn uids(s: &Scenario) -> Result<BTreeSet<String>> {
-    Ok(s.shop
-        .pods("")
-        .await?
-        .iter()
-        .map(|pod| uid(pod).to_owned())
-        .collect())
-}
-
 /// Those of `pods` that are of one of these components.
 async fn of_components(
     s: &Scenario,
@@ -226,8 +207,7 @@ async fn of_components(
 ) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for component in components {
-        let of_it = s.shop.pods(component).await?;
-        found.extend(of_it.iter().map(|pod| uid(pod).to_owned()));
+        found.extend(s.shop.pod_uids(component).await?);
     }
     Ok(found.intersection(pods).cloned().collect())
 }

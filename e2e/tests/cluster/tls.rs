@@ -9,7 +9,7 @@ use commerce_e2e::{
     cluster::{PIPELINES, SECRETS},
     eventually::eventually,
     orders::{Order, Orders, new_user},
-    pipeline::{Pipeline, name, uid},
+    pipeline::{Pipeline, name},
     scenario::{Outcome, Scenario, scenario},
     stores,
     tenant::remove_namespace,
@@ -155,7 +155,7 @@ async fn keeps_quiet(pipeline: &Pipeline) -> Result<()> {
 /// Authorities that did not sign the stores' certificates: the condition says of which stores, and what to change. The pods go on
 /// as they are.
 async fn distrusts_strangers(pipeline: &Pipeline, orders: &Orders) -> Result<()> {
-    let before = uids(pipeline, "").await?;
+    let before = pipeline.pod_uids("").await?;
     let trust = async |of_postgres: &str, of_kafka: &str, of_elasticsearch: &str, of_redis: &str| {
         let tls = |authority: &str| json!({"tls": {"caSecretRef": {"name": authority}}});
         let change = json!({"spec": {
@@ -182,11 +182,11 @@ async fn distrusts_strangers(pipeline: &Pipeline, orders: &Orders) -> Result<()>
         );
     }
     takes_orders(pipeline, orders).await?;
-    ensure!(uids(pipeline, "").await? == before, "pods were replaced");
+    ensure!(pipeline.pod_uids("").await? == before, "pods were replaced");
     trust(postgres, kafka, elasticsearch, redis).await?;
     pipeline.ready().await?;
     ensure!(
-        uids(pipeline, "").await? == before,
+        pipeline.pod_uids("").await? == before,
         "pods were replaced, although they trust whom they trusted"
     );
     Ok(())
@@ -195,9 +195,12 @@ async fn distrusts_strangers(pipeline: &Pipeline, orders: &Orders) -> Result<()>
 /// Redis gets another authority, certificate and key: the pods that use it are replaced, and no others.
 async fn follows_a_new_authority(pipeline: &Pipeline) -> Result<()> {
     let (cluster, namespace) = (&pipeline.cluster, &pipeline.namespace);
-    let relay = uids(pipeline, "relay").await?;
+    let relay = pipeline.pod_uids("relay").await?;
     let users = async || -> Result<BTreeSet<String>> {
-        let (api, indexer) = (uids(pipeline, "api").await?, uids(pipeline, "indexer").await?);
+        let (api, indexer) = (
+            pipeline.pod_uids("api").await?,
+            pipeline.pod_uids("indexer").await?,
+        );
         Ok(api.union(&indexer).cloned().collect())
     };
     let before = users().await?;
@@ -221,15 +224,10 @@ async fn follows_a_new_authority(pipeline: &Pipeline) -> Result<()> {
     })
     .await?;
     pipeline.ready().await?;
-    let now = uids(pipeline, "relay").await?;
+    let now = pipeline.pod_uids("relay").await?;
     ensure!(
         now == relay,
         "the relay does not use Redis, and its pods were replaced"
     );
     Ok(())
-}
-
-async fn uids(pipeline: &Pipeline, component: &str) -> Result<BTreeSet<String>> {
-    let pods = pipeline.pods(component).await?;
-    Ok(pods.iter().map(|pod| uid(pod).to_owned()).collect())
 }
