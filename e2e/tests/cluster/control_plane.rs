@@ -1,6 +1,6 @@
 //! The operator's leader is killed in the middle of a change; the API server is away for a minute.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use commerce_e2e::{
@@ -8,13 +8,13 @@ use commerce_e2e::{
     environment::Environment,
     eventually::eventually,
     orders::{Order, Orders, new_user},
-    pipeline::{name, restarts, uid},
+    pipeline::name,
     scenario::{Outcome, Scenario, scenario},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::releases::{OPERATOR_NAMESPACE, operator_pods};
+use crate::releases::{OPERATOR_NAMESPACE, operator_pods, pipeline_pods};
 
 const OPERATOR: &str = "commerce-operator";
 /// A Lease that nobody renews is free after 15 s.
@@ -74,7 +74,7 @@ async fn another_replica_ends_what_a_killed_leader_began() -> Outcome {
 async fn orders_go_on_without_the_api_server() -> Outcome {
     scenario(async |s| {
         let orders = Orders::through_ingress(&s.cluster, None)?;
-        let (user, pods) = (new_user(), running(s).await?);
+        let (user, pods) = (new_user(), pipeline_pods(s).await?);
         take_away(s).await?;
 
         let (began, mut ids) = (Instant::now(), Vec::new());
@@ -98,7 +98,11 @@ async fn orders_go_on_without_the_api_server() -> Outcome {
         })
         .await?;
         s.shop.ready().await?;
-        assert_eq!(running(s).await?, pods, "the pipeline's pods were left alone");
+        assert_eq!(
+            pipeline_pods(s).await?,
+            pods,
+            "the pipeline's pods were left alone"
+        );
         Ok(())
     })
     .await
@@ -138,13 +142,4 @@ async fn give_back(s: &Scenario) -> Result<()> {
 async fn put(environment: &Environment, from: &str, to: &str) -> Result<()> {
     let script = format!("[ ! -e {from} ] || mv {from} {to}");
     environment.on_nodes(&["sh", "-c", &script]).await
-}
-
-/// Each pod of the pipeline, and how often its containers were restarted.
-async fn running(s: &Scenario) -> Result<BTreeMap<String, i64>> {
-    let pods = s.shop.pods("").await?;
-    Ok(pods
-        .iter()
-        .map(|pod| (uid(pod).to_owned(), restarts(pod)))
-        .collect())
 }
