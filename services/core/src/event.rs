@@ -79,5 +79,6 @@ pub struct OrderEvent<Text = String> {
     pub correlation_id: Text,
     pub event_type: EventType,
     /// When the order was created.
+    #[serde(deserialize_with = "crate::time::deserialize")]
     pub created_at: DateTime<Utc>,
 }

@@ -18,6 +18,7 @@ pub mod redis;
 pub mod search_cache;
 pub mod shutdown;
 pub mod telemetry;
+mod time;
 pub mod tls;
 pub mod topics;
 pub mod trace;

@@ -1,9 +1,10 @@
 //! Records on their way into one bulk request.
 
-use std::{collections::HashSet, ops::Range};
+use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 use commerce_core::trace::Span;
+use hashbrown::HashSet;
 use rdkafka::{Message as _, message::BorrowedMessage};
 use tokio::time::Instant;
 
@@ -56,10 +57,10 @@ pub(crate) struct Malformed<'c> {
 }
 
 impl<'c> Batch<'c> {
-    pub(crate) fn new(id: BatchId) -> Self {
+    pub(crate) fn new(id: BatchId, body: Vec<u8>) -> Self {
         Self {
             id,
-            body: Vec::new(),
+            body,
             items: Vec::new(),
             malformed: Vec::new(),
             users: HashSet::new(),
@@ -71,19 +72,10 @@ impl<'c> Batch<'c> {
         }
     }
 
-    /// The one after this, with room for as much.
-    pub(crate) fn next(&self, id: BatchId) -> Self {
-        Self {
-            body: Vec::with_capacity(self.body.len()),
-            items: Vec::with_capacity(self.items.len()),
-            ..Self::new(id)
-        }
-    }
-
     /// `span` is what the record's way into the index is traced by.
     pub(crate) fn add(&mut self, record: BorrowedMessage<'c>, mut span: Span) {
         self.since.get_or_insert_with(Instant::now);
-        self.advance(&record);
+        self.advance(record.topic(), record.partition(), record.offset() + 1);
         self.newest = self.newest.max(document::published_at(&record));
         match document::encode(&record, &mut self.body) {
             Ok(encoded) => {
@@ -92,9 +84,7 @@ impl<'c> Batch<'c> {
                     user_id,
                     created_at,
                 } = encoded;
-                if !self.users.contains(&*user_id) {
-                    self.users.insert(user_id.into());
-                }
+                self.users.get_or_insert_with(&*user_id, |user| user.into());
                 self.items.push(Item {
                     record,
                     lines,
@@ -148,18 +138,14 @@ impl<'c> Batch<'c> {
             .retain(|(partition, _)| !partitions.contains(partition));
     }
 
-    fn advance(&mut self, record: &BorrowedMessage<'_>) {
-        let next = record.offset() + 1;
-        let is_of = |partition: &Partition| partition.is(record.topic(), record.partition());
+    fn advance(&mut self, topic: &str, number: i32, next: i64) {
         match self
             .next_offsets
             .iter_mut()
-            .find(|(partition, _)| is_of(partition))
+            .find(|(partition, _)| partition.is(topic, number))
         {
             Some((_, offset)) => *offset = next,
-            None => self
-                .next_offsets
-                .push((Partition::new(record.topic(), record.partition()), next)),
+            None => self.next_offsets.push((Partition::new(topic, number), next)),
         }
     }
 }

@@ -11,8 +11,9 @@ use rdkafka::{
     ClientConfig, Message,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, Headers as _, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord, Producer as _},
+    producer::{FutureProducer, FutureRecord},
 };
+use tokio::sync::OnceCell;
 
 use crate::backoff::Backoff;
 
@@ -53,38 +54,28 @@ impl Reason {
 /// Writes dead letters. Clones share the producer.
 #[derive(Clone)]
 pub(crate) struct DeadLetters {
-    producer: FutureProducer<Watched>,
+    client: ClientConfig,
+    /// Made for the first letter. Most indexers never write one, and a producer is at work even when it has nothing to send.
+    producer: Arc<OnceCell<FutureProducer<Watched>>>,
     brokers: Arc<Brokers>,
     gate: Gate,
 }
 
 impl DeadLetters {
-    pub(crate) fn new(config: &KafkaConfig, gate: Gate) -> Result<Self, KafkaError> {
+    pub(crate) fn new(config: &KafkaConfig, gate: Gate) -> Self {
         let mut client = config.watched_client("commerce-indexer-dead-letters");
         reliably(&mut client);
-        let brokers = Arc::<Brokers>::default();
-        Ok(Self {
-            producer: client.create_with_context(Watched(Arc::clone(&brokers)))?,
-            brokers,
+        Self {
+            client,
+            producer: Arc::default(),
+            brokers: Arc::default(),
             gate,
-        })
+        }
     }
 
     /// Returns when Kafka can never be reached again by this client.
     pub(crate) async fn lost(&self) {
         self.brokers.lost().await;
-    }
-
-    /// Those of these topics that do not exist.
-    pub(crate) async fn missing(&self, topics: Vec<String>) -> Result<Vec<String>, String> {
-        let (producer, brokers) = (self.producer.clone(), Arc::clone(&self.brokers));
-        let read = tokio::task::spawn_blocking(move || {
-            let metadata = producer.client().fetch_metadata(None, TIMEOUT);
-            let metadata = metadata.map_err(|error| brokers.explain(&error))?;
-            let exists = |name: &String| metadata.topics().iter().any(|topic| topic.name() == name);
-            Ok(topics.into_iter().filter(|name| !exists(name)).collect())
-        });
-        read.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Returns when all replicas have the letter, however long that takes.
@@ -97,9 +88,14 @@ impl DeadLetters {
             letter.key = record.key();
             letter.payload = payload;
             let letter = letter.headers(headers(record, reason, error, payload.is_none()));
-            let Err((problem, _)) = self.producer.send(letter, TIMEOUT).await else {
-                return;
+            let sent = match self.producer().await {
+                Ok(producer) => producer
+                    .send(letter, TIMEOUT)
+                    .await
+                    .map_err(|(problem, _)| problem),
+                Err(problem) => Err(problem),
             };
+            let Err(problem) = sent else { return };
             if is_too_large(&problem) && payload.is_some() {
                 // The event stays where it was, and the letter says where that is.
                 payload = None;
@@ -108,6 +104,12 @@ impl DeadLetters {
             self.gate.fail(format!("writing to the topic {topic}: {problem}"));
             backoff.wait().await;
         }
+    }
+
+    async fn producer(&self) -> Result<&FutureProducer<Watched>, KafkaError> {
+        let brokers = Watched(Arc::clone(&self.brokers));
+        let make = async || self.client.create_with_context(brokers);
+        self.producer.get_or_try_init(make).await
     }
 }
 

@@ -61,6 +61,13 @@ impl<I: Lines> Delivery<I> {
         }
     }
 
+    /// The body's memory, empty, for another.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        let mut buffer = Vec::from(self.body);
+        buffer.clear();
+        buffer
+    }
+
     /// Sends the next request; `None` when all is settled.
     pub(crate) async fn next(&mut self, bulk: &BulkClient) -> Option<Answer<I>> {
         if self.pause {

@@ -30,6 +30,8 @@ pub(crate) struct Encoded<'a> {
 pub(crate) enum Malformed {
     #[error("the record has no value")]
     NoValue,
+    #[error("the value is no text: {0}")]
+    Utf8(#[from] std::str::Utf8Error),
     #[error("the value is no order event: {0}")]
     Json(#[from] serde_json::Error),
     #[error("orderId has {0} bytes; it takes 1 to {LONGEST_ID}")]
@@ -137,7 +139,9 @@ fn action(body: &mut Vec<u8>, verb: &'static str, id: &str, version: i64, versio
 
 /// Appends the record's document to `body`, which is left as it was where the record is no order event.
 pub(crate) fn encode<'a>(record: &'a impl Message, body: &mut Vec<u8>) -> Result<Encoded<'a>, Malformed> {
-    let event: OrderEvent<Text<'a>> = serde_json::from_slice(record.payload().ok_or(Malformed::NoValue)?)?;
+    // As one text: each string in it is known to be UTF-8 then.
+    let value = std::str::from_utf8(record.payload().ok_or(Malformed::NoValue)?)?;
+    let event: OrderEvent<Text<'a>> = serde_json::from_str(value)?;
     let id_length = event.order_id.0.len();
     if !(1..=LONGEST_ID).contains(&id_length) {
         return Err(Malformed::OrderId(id_length));

@@ -1,8 +1,9 @@
 //! Makes cached search answers out of date. Redis away: remembers whose and tries again; nobody waits for it.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use commerce_core::{admin::Gate, redis::RedisConfig, search_cache};
+use hashbrown::HashSet;
 use redis::{RedisResult, aio::ConnectionManager};
 use tokio::time::Instant;
 

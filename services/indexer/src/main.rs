@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use commerce_core::exit;
 use commerce_indexer::cli::Cli;
+use mimalloc::MiMalloc;
+
+/// Each event is a few small pieces of memory, which live until Elasticsearch has the document: tens of thousands at a time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

@@ -60,8 +60,10 @@ pub(crate) struct Pipeline<'c> {
     offsets: Offsets,
     batch: Batch<'c>,
     next_batch: BatchId,
-    /// `None` when there is nobody to refresh the index.
-    bulks: FuturesUnordered<BoxFuture<'c, Option<()>>>,
+    /// Each gives back the body that it has sent, or `None` when there is nobody to refresh the index.
+    bulks: FuturesUnordered<BoxFuture<'c, Option<Vec<u8>>>>,
+    /// Bodies to write the next batches into: memory of that size is costly to get, as the kernel clears it.
+    bodies: Vec<Vec<u8>>,
     writer: Arc<Writer>,
     written: mpsc::Sender<Written>,
     tracer: Tracer,
@@ -88,9 +90,10 @@ impl<'c> Pipeline<'c> {
             consumer,
             group,
             offsets: Offsets::default(),
-            batch: Batch::new(0),
+            batch: Batch::new(0, Vec::new()),
             next_batch: 1,
             bulks: FuturesUnordered::new(),
+            bodies: Vec::new(),
             writer: Arc::new(writer),
             written,
             tracer,
@@ -122,7 +125,7 @@ impl<'c> Pipeline<'c> {
                 biased;
                 Some(change) = self.group.changes.recv() => self.apply(change)?,
                 batch = settled.recv() => self.offsets.settle(batch.ok_or(PipelineError::Refresher)?),
-                Some(bulk) = self.bulks.next() => bulk.ok_or(PipelineError::Refresher)?,
+                Some(body) = self.bulks.next() => self.bodies.push(body.ok_or(PipelineError::Refresher)?),
                 () = stop.cancelled(), if self.drain_until.is_none() => {
                     self.drain_until = Some(Instant::now() + DRAIN_BOUND);
                     self.group.pause(&self.offsets.partitions()).map_err(PipelineError::Consumer)?;
@@ -249,14 +252,17 @@ impl<'c> Pipeline<'c> {
                 .due(&self.limits)
                 .is_some_and(|due| due <= Instant::now())
         {
-            let next = self.batch.next(self.next_batch);
+            let next = Batch::new(self.next_batch, self.bodies.pop().unwrap_or_default());
             let mut batch = std::mem::replace(&mut self.batch, next);
             batch.full = full;
             self.next_batch += 1;
             self.offsets.track(batch.id, &batch.next_offsets);
             let (writer, written) = (Arc::clone(&self.writer), self.written.clone());
-            self.bulks
-                .push(async move { written.send(writer.write(batch).await).await.ok() }.boxed());
+            let bulk = async move {
+                let (result, body) = writer.write(batch).await;
+                written.send(result).await.ok().map(|()| body)
+            };
+            self.bulks.push(bulk.boxed());
         }
     }
 

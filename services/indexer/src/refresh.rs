@@ -8,7 +8,7 @@
 //! further document's version, and merges it later; what was published a minute ago is not worth that each second. So it
 //! waits for a quarter of the age that the documents of full batches have anyway, or until no more of them come.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use commerce_core::{
@@ -17,6 +17,7 @@ use commerce_core::{
     trace::Span,
 };
 use elasticsearch::{Elasticsearch, indices::IndicesRefreshParts};
+use hashbrown::HashSet;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},

@@ -128,15 +128,13 @@ impl Indexer {
                 tracing::error!(%error, "the admin port has failed");
             }
         });
-        let dead_letters = DeadLetters::new(&config.kafka, gates.dead_letters.clone())?;
         let stores = async {
             startup::wait_for_alias(&config.elasticsearch, &gates.elasticsearch).await?;
-            startup::wait_for_topics(&config.kafka, &dead_letters, &gates).await;
+            startup::wait_for_topics(&config.kafka, &gates).await;
             Ok::<_, Error>(())
         };
         tokio::select! {
             reached = stores => reached?,
-            () = dead_letters.lost() => return Err(Error::BrokersLost),
             () = stop.cancelled() => return Ok(()),
         }
 
@@ -149,6 +147,7 @@ impl Indexer {
             metrics.clone(),
             gates.elasticsearch.clone(),
         )?;
+        let dead_letters = DeadLetters::new(&config.kafka, gates.dead_letters);
         let letters = dead_letters.clone();
         let sizing = Arc::new(Sizing::new(config.bulk.max_documents));
         let writer = Writer {

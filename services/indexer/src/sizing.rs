@@ -1,6 +1,6 @@
 //! How many documents a bulk request has: more while that costs Elasticsearch no more time for each, and half as many when it
-//! does not take all of them at once (additive increase and multiplicative decrease, as in TCP's congestion avoidance,
-//! RFC 5681; that the time for a document stays flat stands for a round trip without queues).
+//! does not take all of them at once (slow start, then additive increase and multiplicative decrease, as TCP's congestion control
+//! has them, RFC 5681; that the time for a document stays flat stands for a round trip without queues).
 //!
 //! Requests that are under way together wait for each other: a request's time is divided by their number (Little's law: so
 //! many under way are so many times the rate times the time of one). A document that takes longer makes no request smaller:
@@ -35,6 +35,8 @@ pub(crate) struct Sizing {
 #[derive(Debug)]
 struct State {
     documents: usize,
+    /// No request was too large so far.
+    slow_start: bool,
     under_way: usize,
     /// Seconds a document: on average, and the best average of late.
     times: Option<(f64, f64)>,
@@ -47,6 +49,7 @@ impl Sizing {
             largest,
             state: Mutex::new(State {
                 documents: FIRST.min(largest),
+                slow_start: true,
                 under_way: 0,
                 times: None,
             }),
@@ -85,8 +88,11 @@ impl Sizing {
         if took > LONGEST {
             state.documents = (state.documents - state.documents / 10).max(SMALLEST.min(self.largest));
         } else if average <= best * FLAT {
-            state.documents = (state.documents + STEP).min(self.largest);
+            let step = if state.slow_start { state.documents / 2 } else { STEP };
+            state.documents = (state.documents + step).min(self.largest);
+            return;
         }
+        state.slow_start = false;
     }
 
     /// All of a request of so many documents, or a part, has to be sent again. Requests that were on their way together are
@@ -95,6 +101,7 @@ impl Sizing {
         let mut state = self.lock();
         let half = (documents / 2).max(SMALLEST.min(self.largest));
         state.documents = state.documents.min(half);
+        state.slow_start = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -113,20 +120,24 @@ mod tests {
 
     #[test]
     fn requests_grow_while_a_document_takes_no_longer() {
-        let sizing = Sizing::new(2_000);
+        let sizing = Sizing::new(5_000);
         for _ in 0..3 {
             sizing.answered(sizing.documents(), took(sizing.documents()));
         }
         let before = sizing.documents();
-        assert_eq!(before, FIRST + 3 * STEP);
+        assert_eq!(before, 3_375, "half as many more each time");
         for _ in 0..5 {
             sizing.answered(sizing.documents(), took(sizing.documents()) * 4);
         }
-        assert!(sizing.documents() <= before + STEP, "{}", sizing.documents());
+        assert_eq!(sizing.documents(), before, "slower");
+        for _ in 0..20 {
+            sizing.answered(sizing.documents(), took(sizing.documents()));
+        }
+        assert!((before + STEP..5_000).contains(&sizing.documents()), "by steps");
         for _ in 0..500 {
             sizing.answered(sizing.documents(), took(sizing.documents()));
         }
-        assert_eq!(sizing.documents(), 2_000, "as large as it was allowed");
+        assert_eq!(sizing.documents(), 5_000, "as large as it was allowed");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use commerce_core::{
     topics,
 };
 
-use crate::{backoff::Backoff, dead_letters::DeadLetters, problem::with_cause, server::Gates};
+use crate::{backoff::Backoff, problem::with_cause, server::Gates};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,21 +32,22 @@ pub(crate) async fn wait_for_alias(config: &ElasticsearchConfig, elasticsearch: 
 }
 
 /// Returns when the topics of the events exist, and those of their dead letters.
-pub(crate) async fn wait_for_topics(config: &KafkaConfig, dead_letters: &DeadLetters, gates: &Gates) {
+pub(crate) async fn wait_for_topics(config: &KafkaConfig, gates: &Gates) {
     let mut backoff = Backoff::new();
     loop {
-        match dead_letters.missing(topics::names(config)).await {
-            Ok(missing) if missing.is_empty() => {
-                gates.kafka.pass();
-                gates.dead_letters.pass();
-                return;
+        match topics::partitions(config).await {
+            Ok(found) => {
+                let mut missing = topics::names(config);
+                missing.retain(|name| !found.contains_key(name));
+                if missing.is_empty() {
+                    gates.kafka.pass();
+                    gates.dead_letters.pass();
+                    return;
+                }
+                let missing = missing.join(", ");
+                gates.kafka.fail(format!("these topics do not exist: {missing}"));
             }
-            Ok(missing) => gates
-                .kafka
-                .fail(format!("these topics do not exist: {}", missing.join(", "))),
-            Err(error) => gates
-                .kafka
-                .fail(format!("reading the topics from Kafka: {error}")),
+            Err(error) => gates.kafka.fail(error.to_string()),
         }
         backoff.wait().await;
     }

@@ -1,11 +1,12 @@
 //! A batch's way into the index: sent again and again until each document has its place there or in the dead-letter
 //! topic.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use commerce_core::{admin::Gate, trace::Span};
+use hashbrown::HashSet;
 use rdkafka::{Message as _, message::BorrowedMessage};
 
 use crate::{
@@ -72,7 +73,8 @@ struct Dead<'c> {
 }
 
 impl Writer {
-    pub(crate) async fn write(&self, mut batch: Batch<'_>) -> Written {
+    /// Gives the batch's body back, empty.
+    pub(crate) async fn write(&self, mut batch: Batch<'_>) -> (Written, Vec<u8>) {
         let malformed = std::mem::take(&mut batch.malformed);
         let malformed = malformed.into_iter().map(|Malformed { record, error }| Dead {
             record,
@@ -83,7 +85,7 @@ impl Writer {
         tokio::join!(self.index(batch), self.bury(malformed.collect())).0
     }
 
-    async fn index(&self, batch: Batch<'_>) -> Written {
+    async fn index(&self, batch: Batch<'_>) -> (Written, Vec<u8>) {
         let mut written = Written {
             batch: batch.id,
             newest: batch.newest.filter(|_| batch.full),
@@ -128,7 +130,7 @@ impl Writer {
             }
         }
         self.sizing.end();
-        written
+        (written, delivery.into_buffer())
     }
 
     /// Gives back what will never be taken.
