@@ -252,7 +252,9 @@ impl<'c> Pipeline<'c> {
                 .due(&self.limits)
                 .is_some_and(|due| due <= Instant::now())
         {
-            let next = Batch::new(self.next_batch, self.bodies.pop().unwrap_or_default());
+            let mut body = self.batch.sort(self.bodies.pop().unwrap_or_default());
+            body.clear();
+            let next = Batch::new(self.next_batch, body);
             let mut batch = std::mem::replace(&mut self.batch, next);
             batch.full = full;
             self.next_batch += 1;
