@@ -88,7 +88,11 @@ impl Sizing {
         if took > LONGEST {
             state.documents = (state.documents - state.documents / 10).max(SMALLEST.min(self.largest));
         } else if average <= best * FLAT {
-            let step = if state.slow_start { state.documents / 2 } else { STEP };
+            let step = if state.slow_start {
+                state.documents / 2
+            } else {
+                STEP
+            };
             state.documents = (state.documents + step).min(self.largest);
             return;
         }

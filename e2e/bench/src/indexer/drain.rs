@@ -24,7 +24,10 @@ use crate::{
 };
 
 const PARTITIONS: i32 = 6;
+/// How often the indexer is asked how far it is when it begins and ends…
 const GLANCE: Duration = Duration::from_millis(50);
+/// … and in between, as each answer costs it time.
+const SELDOM: Duration = Duration::from_millis(500);
 /// Nothing new for so long is a failure.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -67,7 +70,8 @@ impl Bench {
             if count >= self.orders.count {
                 break first.context("all was indexed at once; it takes more events")?;
             }
-            sleep(GLANCE).await;
+            let in_between = first.is_some() && count < self.orders.count / 10 * 9;
+            sleep(if in_between { SELDOM } else { GLANCE }).await;
         };
         let took = began.elapsed();
         let after = (cpu::of_tree(program.id())?, self.stores()?);

@@ -35,8 +35,8 @@ use crate::{
 const GLANCE: Duration = Duration::from_millis(100);
 /// Nothing new for so long is a failure. The JVM takes a while to start.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// As many loads as the other Elasticsearch has had, to warm this one up: the number, and documents of each in all and of a request.
-const WARM_UP: (u32, u32, u32) = (24, 50_000, 2_000);
+/// To warm Elasticsearch up as the other one was on average: the number of loads, and documents of each in all and of a request.
+const WARM_UP: (u32, u32, u32) = (84, 50_000, 2_000);
 
 // Reflection on the JDK's own classes, which Flink's serialisers want.
 const OPENED: [&str; 6] = [

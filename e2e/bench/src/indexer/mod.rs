@@ -3,7 +3,8 @@
 //! The loader posts the indexer's documents as bulk bodies that were made beforehand, in several sizes and so many at a time; the
 //! best of them is measured. The indexer drains as many events from Kafka into an index of its own, on the same servers. Both
 //! count what Elasticsearch has acknowledged; the indexer refreshes its index meanwhile, as it always does. They take turns, and the
-//! run in the middle counts: what Elasticsearch has left over from one run falls into the next.
+//! run in the middle counts: what Elasticsearch has left over from one run falls into the next. The first turn does not count, as
+//! Elasticsearch's compilers are at work until some million documents are through.
 
 mod chain;
 mod drain;
@@ -29,8 +30,8 @@ use self::{
 use crate::{cpu, report, repository};
 
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// How often the loader and the indexer take turns.
-const TURNS: usize = 3;
+/// How often the loader and the indexer take turns, after the first one.
+const TURNS: usize = 5;
 
 /// How to measure.
 pub struct Options {
@@ -61,18 +62,22 @@ pub async fn run(options: Options) -> Result<()> {
         http: reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?,
     };
     let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only));
-    let mut stdout = std::io::stdout();
+    let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
     // It also warms Elasticsearch up, so it comes before whatever is measured.
     let best = bench.best_load().await?;
     let mut freshness = None;
     write!(stdout, "{HEAD}")?;
     let (mut bare, mut indexer) = (Vec::new(), Vec::new());
-    for turn in 1..=TURNS {
+    for turn in 0..=TURNS {
         if wanted(BARE) {
-            bare.push(bench.bare_loader(best).await?);
+            let row = bench.bare_loader(best).await?;
+            writeln!(stderr, "turn {turn}: {row}")?;
+            bare.extend((turn > 0).then_some(row));
         }
         if wanted(INDEXER) {
-            indexer.push(bench.indexer(turn).await?);
+            let row = bench.indexer(turn).await?;
+            writeln!(stderr, "turn {turn}: {row}")?;
+            indexer.extend((turn > 0).then_some(row));
         }
     }
     let mut rows = Vec::new();
