@@ -58,11 +58,10 @@ fn utc(text: &[u8]) -> Option<DateTime<Utc>> {
     let nanosecond = match fraction {
         [] => 0,
         [b'.', digits @ ..] if (1..=9).contains(&digits.len()) => {
-            digits.iter().chain(&[b'0'; 9]).take(9).try_fold(0, digit)?
+            number(digits.iter().chain(&[b'0'; 9]).take(9))?
         }
         _ => return None,
     };
-    let number = |digits: &[u8]| digits.iter().try_fold(0, digit);
     let date = NaiveDate::from_ymd_opt(
         number(&[y1, y2, y3, y4])?.cast_signed(),
         number(&[mo1, mo2])?,
@@ -72,10 +71,12 @@ fn utc(text: &[u8]) -> Option<DateTime<Utc>> {
     Some(date.and_hms_nano_opt(hour, minute, second, nanosecond)?.and_utc())
 }
 
-fn digit(number: u32, digit: &u8) -> Option<u32> {
-    digit
-        .is_ascii_digit()
-        .then(|| number * 10 + u32::from(digit - b'0'))
+fn number<'d>(digits: impl IntoIterator<Item = &'d u8>) -> Option<u32> {
+    digits.into_iter().try_fold(0, |number, digit| {
+        digit
+            .is_ascii_digit()
+            .then(|| number * 10 + u32::from(digit - b'0'))
+    })
 }
 
 #[cfg(test)]

@@ -188,10 +188,9 @@ mod tests {
 
     use super::*;
 
-    fn record(payload: Option<&str>) -> OwnedMessage {
-        let payload = payload.map(|text| text.as_bytes().to_vec());
+    fn record(payload: Option<impl Into<Vec<u8>>>) -> OwnedMessage {
         OwnedMessage::new(
-            payload,
+            payload.map(Into::into),
             None,
             "order.created".into(),
             Timestamp::CreateTime(1_500),
@@ -209,7 +208,7 @@ mod tests {
     #[test]
     fn an_event_becomes_an_action_with_the_orders_version_and_a_document() {
         let mut body = b"before\n".to_vec();
-        let record = record(Some(&event().to_string()));
+        let record = record(Some(event().to_string()));
         let encoded = encode(&record, &mut body).unwrap();
         assert_eq!(encoded.lines, 7..body.len());
         assert_eq!(encoded.user_id, "ann");
@@ -240,12 +239,14 @@ mod tests {
         version_zero["version"] = 0.into();
         let mut no_id = event();
         no_id["orderId"] = "".into();
-        for payload in [None, Some("{".to_owned()), Some("[1]".to_owned())]
+        let mut no_text = event().to_string().into_bytes();
+        no_text[2] = 0x80;
+        for payload in [None, Some(b"{".to_vec()), Some(b"[1]".to_vec()), Some(no_text)]
             .into_iter()
-            .chain([unknown_field, version_zero, no_id].map(|value| Some(value.to_string())))
+            .chain([unknown_field, version_zero, no_id].map(|value| Some(value.to_string().into_bytes())))
         {
             let mut body = b"before\n".to_vec();
-            encode(&record(payload.as_deref()), &mut body).unwrap_err();
+            encode(&record(payload), &mut body).unwrap_err();
             assert_eq!(body, b"before\n");
         }
     }
