@@ -4,8 +4,9 @@
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -108,28 +109,41 @@ pub async fn kafka_topic_config(cluster: &Cluster, topic: &str) -> Result<String
 
 /// What Elasticsearch answers to `GET <path>`; `None` for 404.
 pub async fn elasticsearch(cluster: &Cluster, path: &str) -> Result<Option<Value>> {
+    let answer = ask_elasticsearch(cluster, Method::GET, path, None).await?;
+    if answer.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    Ok(Some(answer.error_for_status()?.json().await?))
+}
+
+/// Changes settings of an index, or of those behind an alias.
+pub async fn change_index(cluster: &Cluster, index: &str, settings: &Value) -> Result<()> {
+    let path = format!("/{index}/_settings");
+    let answer = ask_elasticsearch(cluster, Method::PUT, &path, Some(settings)).await?;
+    answer.error_for_status()?;
+    Ok(())
+}
+
+async fn ask_elasticsearch(
+    cluster: &Cluster,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Response> {
     let forward = Forward::to(cluster, "stores-elasticsearch", 9200).await?;
     let password = secret(cluster, "stores-elasticsearch", "elastic").await?;
     let client = reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(10))
         .build()?;
-    let request = client
-        .get(format!("http://127.0.0.1:{}{path}", forward.port))
+    let asked = format!("asking Elasticsearch for {method} {path}");
+    let mut request = client
+        .request(method, format!("http://127.0.0.1:{}{path}", forward.port))
         .basic_auth("elastic", Some(password));
-    let answer = request
-        .send()
-        .await
-        .with_context(|| format!("asking Elasticsearch for {path}"))?;
-    if answer.status().as_u16() == 404 {
-        return Ok(None);
+    if let Some(body) = body {
+        request = request.json(body);
     }
-    ensure!(
-        answer.status().is_success(),
-        "Elasticsearch answered {} to GET {path}",
-        answer.status()
-    );
-    Ok(Some(answer.json().await?))
+    request.send().await.context(asked)
 }
 
 /// How many replicas a store runs.

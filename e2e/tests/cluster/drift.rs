@@ -16,7 +16,7 @@ use serde_json::json;
 const NOTICED: Duration = Duration::from_mins(2);
 
 #[tokio::test]
-async fn a_changed_topic_is_put_right() -> Outcome {
+async fn a_changed_topic_and_a_changed_index_are_put_right() -> Outcome {
     scenario(async |s| {
         let mut second = Tenant::prepare(s, "drift").await?;
         second.spec["kafka"]["topics"]["config"] = json!({"retention.ms": "604800000"});
@@ -25,9 +25,24 @@ async fn a_changed_topic_is_put_right() -> Outcome {
         second.pipeline.ready().await?;
         let topic = format!("{}.order.created", second.id);
         set_retention(s, &topic, "1000").await?;
+        stores::change_index(
+            &s.cluster,
+            &second.id,
+            &json!({"index": {"refresh_interval": "77s"}}),
+        )
+        .await?;
         eventually("the retention is put right", NOTICED, async || {
             let now = stores::kafka_topic_config(&s.cluster, &topic).await?;
             ensure!(now.contains("retention.ms=604800000"), "{now}");
+            Ok(())
+        })
+        .await?;
+        eventually("the refresh interval is put right", NOTICED, async || {
+            let settings = format!("/{}/_settings/index.refresh_interval", second.id);
+            let now = stores::elasticsearch(&s.cluster, &settings)
+                .await?
+                .unwrap_or_default();
+            ensure!(now.to_string().contains(r#""refresh_interval":"30s""#), "{now}");
             Ok(())
         })
         .await?;

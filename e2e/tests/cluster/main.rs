@@ -18,5 +18,6 @@ mod reindex;
 mod releases;
 mod restarts;
 mod rollout;
+mod scaling;
 mod steady;
 mod tls;

@@ -9,7 +9,7 @@ use commerce_e2e::{
     scenario::{Outcome, scenario},
     stores,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn every_condition_is_true_and_speaks_of_the_spec_as_it_is() -> Outcome {
@@ -108,6 +108,50 @@ async fn kubectl_can_wait_for_it_list_it_and_explain_it() -> Outcome {
             .kubectl(&["get", "-n", "shop", "commerce", "-o", "name"])
             .await?;
         assert_eq!(all.trim(), "commercepipeline.commerce.lab/shop", "its category");
+        Ok(())
+    })
+    .await
+}
+
+/// Whoever reads the object back sees what holds, whether it was said or not.
+#[tokio::test]
+async fn what_a_spec_leaves_out_is_filled_in() -> Outcome {
+    scenario(async |s| {
+        let least = json!({
+            "apiVersion": "commerce.lab/v1alpha1",
+            "kind": "CommercePipeline",
+            "metadata": {"name": "least", "namespace": "shop"},
+            "spec": {
+                "image": {"registry": "registry.example", "tag": "1"},
+                "postgres": {"secretRef": {"name": "postgres"}},
+                "kafka": {"bootstrapServers": "kafka:9092"},
+                "elasticsearch": {"url": "http://search:9200"},
+                "redis": {"secretRef": {"name": "redis"}},
+            },
+        });
+        let create = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+        let environment = &s.cluster.environment;
+        let stored = environment
+            .run_with_input("kubectl", &create, &least.to_string())
+            .await?;
+        let stored: Value = serde_json::from_str(&stored)?;
+        for (place, expected) in [
+            ("/deletionPolicy", json!("Retain")),
+            ("/driftPolicy", json!("Correct")),
+            ("/suspend", json!(false)),
+            ("/imagePullPolicy", json!("IfNotPresent")),
+            ("/postgres/secretRef/key", json!("uri")),
+            ("/postgres/migrations", json!("Auto")),
+            ("/kafka/topics/partitions", json!(6)),
+            ("/elasticsearch/index/name", json!("orders")),
+            ("/elasticsearch/index/refreshInterval", json!("30s")),
+            ("/redis/searchCacheTtl", json!("30s")),
+            ("/api/replicas", json!(2)),
+            ("/relay/batchSize", json!(5000)),
+            ("/indexer/bulk/maxDelay", json!("50ms")),
+        ] {
+            assert_eq!(stored["spec"].pointer(place), Some(&expected), "{place}");
+        }
         Ok(())
     })
     .await
