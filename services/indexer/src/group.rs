@@ -17,18 +17,17 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::offsets::Partition;
 
 pub(crate) type GroupConsumer = StreamConsumer<GroupContext>;
 
-/// What the group asks of this member, or tells it.
+/// What the group asks of this member.
 #[derive(Debug)]
 pub(crate) enum Change {
     Assign(Vec<Partition>),
     Revoke(Vec<Partition>),
-    Committed(KafkaResult<()>),
 }
 
 #[derive(Debug)]
@@ -123,19 +122,25 @@ impl Group {
         self.consumer.resume(&list(partitions, None)?)
     }
 
-    /// Asks for a commit; the answer comes as [`Change::Committed`].
-    pub(crate) fn start_commit(&self, offsets: &[(Partition, i64)]) -> KafkaResult<()> {
-        self.consumer.commit(&offset_list(offsets)?, CommitMode::Async)
-    }
-
-    /// Commits and waits for the answer.
-    pub(crate) async fn commit(&self, offsets: &[(Partition, i64)]) -> KafkaResult<()> {
-        if offsets.is_empty() {
-            return Ok(());
-        }
+    /// Commits on a thread of its own: rust-rdkafka tells nobody how a commit of the asynchronous mode went
+    /// (<https://github.com/fede1024/rust-rdkafka/issues/856>). With the coordinator away, librdkafka gives up after the session
+    /// timeout.
+    pub(crate) fn commit(&self, offsets: &[(Partition, i64)]) -> KafkaResult<Commit> {
         let (consumer, offsets) = (Arc::clone(&self.consumer), offset_list(offsets)?);
-        let commit = tokio::task::spawn_blocking(move || consumer.commit(&offsets, CommitMode::Sync));
-        commit.await.unwrap_or(Err(KafkaError::Canceled))
+        Ok(Commit(tokio::task::spawn_blocking(move || {
+            consumer.commit(&offsets, CommitMode::Sync)
+        })))
+    }
+}
+
+/// A commit that Kafka has not answered yet.
+#[derive(Debug)]
+pub(crate) struct Commit(JoinHandle<KafkaResult<()>>);
+
+impl Commit {
+    /// Waits for the answer. May be called anew where it was cancelled.
+    pub(crate) async fn answer(&mut self) -> KafkaResult<()> {
+        (&mut self.0).await.unwrap_or(Err(KafkaError::Canceled))
     }
 }
 
@@ -154,7 +159,6 @@ impl Drop for Group {
                     self.revoking = partitions;
                     results.push(self.finish_revoking());
                 }
-                Change::Committed(_) => {}
             }
         }
         for error in results.into_iter().filter_map(Result::err) {
@@ -198,11 +202,6 @@ impl ConsumerContext for GroupContext {
                 tracing::debug!(%error, "giving partitions back while leaving the group");
             }
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        // Nobody asks for the result when this member is leaving.
-        let _ = self.changes.send(Change::Committed(result));
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     BulkLimits,
     batch::{Batch, BatchId},
-    group::{Change, Group, GroupConsumer},
+    group::{Change, Commit, Group, GroupConsumer},
     offsets::{Offsets, Partition},
     sizing::Sizing,
     writer::{Writer, Written},
@@ -72,6 +72,10 @@ pub(crate) struct Pipeline<'c> {
     paused: bool,
     revoke_until: Option<Instant>,
     drain_until: Option<Instant>,
+    /// One at a time, so that none overtakes another.
+    commit: Option<Commit>,
+    /// The last commit has failed.
+    commit_failed: bool,
     last_problem: Option<String>,
 }
 
@@ -101,6 +105,8 @@ impl<'c> Pipeline<'c> {
             paused: false,
             revoke_until: None,
             drain_until: None,
+            commit: None,
+            commit_failed: false,
             last_problem: None,
         }
     }
@@ -130,7 +136,8 @@ impl<'c> Pipeline<'c> {
                     self.drain_until = Some(Instant::now() + DRAIN_BOUND);
                     self.group.pause(&self.offsets.partitions()).map_err(PipelineError::Consumer)?;
                 }
-                _ = commits.tick() => self.start_commit(),
+                Some(result) = answer(&mut self.commit) => self.committed(result),
+                _ = commits.tick(), if self.commit.is_none() => self.start_commit(),
                 message = messages.next(), if may_fetch => {
                     self.take(message)?;
                     while !self.batch.is_full(&self.limits) {
@@ -230,8 +237,6 @@ impl<'c> Pipeline<'c> {
                     .map_err(PipelineError::Consumer)?;
                 self.revoke_until = Some(Instant::now() + REVOKE_BOUND);
             }
-            Change::Committed(Ok(())) => {}
-            Change::Committed(Err(error)) => self.commit_failed(&error),
         }
         Ok(())
     }
@@ -331,21 +336,45 @@ impl<'c> Pipeline<'c> {
         if progress.is_empty() {
             return;
         }
-        if let Err(error) = self.group.start_commit(&progress) {
-            self.commit_failed(&error);
+        match self.group.commit(&progress) {
+            Ok(commit) => self.commit = Some(commit),
+            Err(error) => self.committed(Err(error)),
         }
     }
 
-    fn commit_failed(&mut self, error: &KafkaError) {
-        tracing::warn!(%error, "committing offsets; trying again");
-        self.offsets.untake();
+    fn committed(&mut self, result: KafkaResult<()>) {
+        self.commit = None;
+        let failed_before = std::mem::replace(&mut self.commit_failed, result.is_err());
+        if let Err(error) = result {
+            if !failed_before {
+                tracing::warn!(%error, "committing offsets; trying again until it succeeds");
+            }
+            self.offsets.untake();
+        }
     }
 
+    /// Commits what is settled of these partitions, after what is being committed already, and waits for the answer.
     async fn commit(&mut self, partitions: &[Partition]) {
-        if let Err(error) = self.group.commit(&self.offsets.settled(partitions)).await {
+        if let Some(result) = answer(&mut self.commit).await {
+            self.committed(result);
+        }
+        let settled = self.offsets.settled(partitions);
+        if settled.is_empty() {
+            return;
+        }
+        let result = match self.group.commit(&settled) {
+            Ok(mut commit) => commit.answer().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
             tracing::warn!(%error, "committing offsets of partitions that are given back; their next owner repeats work");
         }
     }
+}
+
+/// The answer to the commit, if there is one.
+async fn answer(commit: &mut Option<Commit>) -> Option<KafkaResult<()>> {
+    Some(commit.as_mut()?.answer().await)
 }
 
 /// The readiness check says these, better; librdkafka reconnects by itself.

@@ -1,5 +1,7 @@
 //! Stores go away and come back: the indexer waits, says so, and loses nothing.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use commerce_core::{
     elasticsearch::body,
@@ -10,6 +12,7 @@ use commerce_core::{
 use elasticsearch::indices::{IndicesDeleteAliasParts, IndicesPutAliasParts, IndicesPutSettingsParts};
 use redis::AsyncCommands as _;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     events::{cancelled, created, expected},
@@ -166,6 +169,40 @@ async fn a_kafka_that_is_killed_in_mid_stream_loses_nothing() -> Result<()> {
     world.assert_holds(&expected(&events)).await?;
     assert_eq!(world.letters().await?.len(), 0);
     assert!(indexer.is_running());
+    indexer.stop().await
+}
+
+/// A member that is in the middle of a rebalance keeps partitions over an outage of Kafka, and what it commits meanwhile fails.
+#[tokio::test]
+async fn a_commit_that_fails_is_made_up_for_without_further_events() -> Result<()> {
+    /// So often do members hear of a rebalance.
+    const HEARTBEAT: Duration = Duration::from_secs(1);
+    /// Longer do they not hold back partitions that go to others.
+    const REVOKE_BOUND: Duration = Duration::from_secs(5);
+    /// The Kafka client gives a commit up after its session timeout, 10 s.
+    const GIVEN_UP: Duration = Duration::from_secs(15);
+    let store = Kafka::start().await?;
+    let world = World::with_own_kafka(&store).await?;
+    let indexer = world.start().await?;
+    world.publish(&[created(1)]).await?;
+    world.wait_until_committed().await?;
+    block(&world, true).await?;
+    let events: Vec<_> = (2..=200).map(created).chain((2..=200).map(cancelled)).collect();
+    world.publish(&events).await?;
+    indexer
+        .wait_until_failing("elasticsearch", "cluster_block_exception")
+        .await?;
+    let newcomer = world.start().await?;
+    newcomer.wait_until_ready().await?;
+    sleep(HEARTBEAT * 2).await;
+    store.kill()?;
+    sleep(REVOKE_BOUND).await;
+    block(&world, false).await?;
+    world.wait_until_searchable(200).await?;
+    sleep(GIVEN_UP).await;
+    store.restart().await?;
+    world.wait_until_committed().await?;
+    newcomer.stop().await?;
     indexer.stop().await
 }
 
