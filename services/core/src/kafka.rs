@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -60,20 +60,22 @@ impl ConsumerContext for Quiet {}
 /// How often a watched client gives statistics.
 const STATISTICS: Duration = Duration::from_secs(5);
 
-/// Notices a client that will never connect again, by its statistics.
+/// How a client fares. Notices one that is lost: nothing but a new client helps. Clients of
+/// [`KafkaConfig::watched_client`] that live on report here.
 ///
 /// A broker that has just started may say for a moment that its cluster has no brokers. librdkafka (from 2.10 on, see
 /// <https://github.com/confluentinc/librdkafka/issues/5301>) then forgets them all, the configured ones included, and never
-/// asks again. Nothing but a new client helps. Clients of [`KafkaConfig::watched_client`] that live on report here.
+/// asks again. And a producer whose idea of what was written differs from the broker's refuses everything from then on.
 #[derive(Debug, Default)]
-pub struct Brokers {
+pub struct ClientHealth {
     /// So many statistics in a row named no broker.
     absent: AtomicU32,
+    fatal: AtomicBool,
     /// Why a connection failed last.
     failure: Mutex<Option<String>>,
 }
 
-impl Brokers {
+impl ClientHealth {
     /// For the client context's `log`. Errors only tell that there is no connection; the log tells why.
     pub fn listen(&self, facility: &str, message: &str) {
         if facility == "FAIL" {
@@ -112,6 +114,13 @@ impl Brokers {
         }
     }
 
+    /// For the client context's `error`.
+    pub fn complain(&self, error: &KafkaError) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.fatal.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// For the client context's `stats`.
     pub fn observe(&self, statistics: &Statistics) {
         let mut sources = statistics.brokers.values().map(|broker| broker.source.as_str());
@@ -122,23 +131,23 @@ impl Brokers {
         }
     }
 
-    /// Whether the client has forgotten all brokers. Once might be while they are exchanged.
+    /// Whether the client will never do its work again. Without brokers it may be once while they are exchanged.
     #[must_use]
-    pub fn are_lost(&self) -> bool {
-        self.absent.load(Ordering::Relaxed) >= 2
+    pub fn is_lost(&self) -> bool {
+        self.fatal.load(Ordering::Relaxed) || self.absent.load(Ordering::Relaxed) >= 2
     }
 
-    /// Returns when the client has forgotten all brokers.
+    /// Returns when the client is lost.
     pub async fn lost(&self) {
-        while !self.are_lost() {
+        while !self.is_lost() {
             tokio::time::sleep(STATISTICS / 5).await;
         }
     }
 }
 
-/// [`Quiet`], with an eye on the brokers.
+/// [`Quiet`], with an eye on the client's health.
 #[derive(Debug, Clone, Default)]
-pub struct Watched(pub Arc<Brokers>);
+pub struct Watched(pub Arc<ClientHealth>);
 
 impl ConsumerContext for Watched {}
 
@@ -149,6 +158,7 @@ impl ClientContext for Watched {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.0.complain(&error);
         Quiet.error(error, reason);
     }
 
@@ -306,12 +316,27 @@ mod tests {
                 .collect(),
             ..Statistics::default()
         };
-        let brokers = Brokers::default();
-        brokers.observe(&statistics(&["internal", "logical"]));
-        brokers.observe(&statistics(&["internal", "learned"]));
-        brokers.observe(&statistics(&["internal"]));
-        assert!(!brokers.are_lost());
-        brokers.observe(&statistics(&["internal", "logical"]));
-        assert!(brokers.are_lost());
+        let health = ClientHealth::default();
+        health.observe(&statistics(&["internal", "logical"]));
+        health.observe(&statistics(&["internal", "learned"]));
+        health.observe(&statistics(&["internal"]));
+        assert!(!health.is_lost());
+        health.observe(&statistics(&["internal", "logical"]));
+        assert!(health.is_lost());
+    }
+
+    #[test]
+    fn a_client_is_lost_with_its_first_fatal_error() {
+        let context = Watched::default();
+        context.error(
+            KafkaError::Global(RDKafkaErrorCode::AllBrokersDown),
+            "2/2 brokers are down",
+        );
+        assert!(!context.0.is_lost());
+        context.error(
+            KafkaError::Global(RDKafkaErrorCode::Fatal),
+            "sequence desynchronization",
+        );
+        assert!(context.0.is_lost());
     }
 }

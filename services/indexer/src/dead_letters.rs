@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use commerce_core::{
     admin::Gate,
-    kafka::{Brokers, KafkaConfig, Watched},
+    kafka::{ClientHealth, KafkaConfig, Watched},
     topics,
 };
 use rdkafka::{
@@ -57,7 +57,7 @@ pub(crate) struct DeadLetters {
     client: ClientConfig,
     /// Made for the first letter. Most indexers never write one, and a producer is at work even when it has nothing to send.
     producer: Arc<OnceCell<FutureProducer<Watched>>>,
-    brokers: Arc<Brokers>,
+    health: Arc<ClientHealth>,
     gate: Gate,
 }
 
@@ -68,14 +68,14 @@ impl DeadLetters {
         Self {
             client,
             producer: Arc::default(),
-            brokers: Arc::default(),
+            health: Arc::default(),
             gate,
         }
     }
 
-    /// Returns when Kafka can never be reached again by this client.
+    /// Returns when the producer can never write again.
     pub(crate) async fn lost(&self) {
-        self.brokers.lost().await;
+        self.health.lost().await;
     }
 
     /// Returns when all replicas have the letter, however long that takes.
@@ -107,8 +107,8 @@ impl DeadLetters {
     }
 
     async fn producer(&self) -> Result<&FutureProducer<Watched>, KafkaError> {
-        let brokers = Watched(Arc::clone(&self.brokers));
-        let make = async || self.client.create_with_context(brokers);
+        let context = Watched(Arc::clone(&self.health));
+        let make = async || self.client.create_with_context(context);
         self.producer.get_or_try_init(make).await
     }
 }

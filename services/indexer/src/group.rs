@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use commerce_core::{
     event::EventType,
-    kafka::{Brokers, KafkaConfig},
+    kafka::{ClientHealth, KafkaConfig},
 };
 use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
@@ -33,7 +33,7 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) struct GroupContext {
     changes: mpsc::UnboundedSender<Change>,
-    brokers: Arc<Brokers>,
+    health: Arc<ClientHealth>,
 }
 
 /// A member of the consumer group. It leaves when it is dropped, which blocks for a moment.
@@ -42,14 +42,14 @@ pub(crate) struct Group {
     pub(crate) changes: mpsc::UnboundedReceiver<Change>,
     /// Asked for by [`Change::Revoke`] and not carried out yet.
     revoking: Vec<Partition>,
-    pub(crate) brokers: Arc<Brokers>,
+    pub(crate) health: Arc<ClientHealth>,
 }
 
 impl Group {
     /// Joins the group.
     pub(crate) fn join(kafka: &KafkaConfig, group_id: &str) -> KafkaResult<Self> {
         let (sender, changes) = mpsc::unbounded_channel();
-        let brokers = Arc::<Brokers>::default();
+        let health = Arc::<ClientHealth>::default();
         let mut client = kafka.watched_client("commerce-indexer");
         client
             .set("group.id", group_id)
@@ -73,7 +73,7 @@ impl Group {
             .set("fetch.queue.backoff.ms", "10");
         let consumer: GroupConsumer = client.create_with_context(GroupContext {
             changes: sender,
-            brokers: Arc::clone(&brokers),
+            health: Arc::clone(&health),
         })?;
         let topics = EventType::ALL.map(|event| kafka.topic(event.topic()));
         consumer.subscribe(&topics.each_ref().map(String::as_str))?;
@@ -81,7 +81,7 @@ impl Group {
             consumer: Arc::new(consumer),
             changes,
             revoking: Vec::new(),
-            brokers,
+            health,
         })
     }
 
@@ -178,7 +178,7 @@ impl ClientContext for GroupContext {
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.brokers.observe(&statistics);
+        self.health.observe(&statistics);
     }
 }
 

@@ -51,8 +51,10 @@ pub enum Error {
     Traces(#[from] trace::Error),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    #[error("the Kafka client has lost all brokers and can't find them again by itself; a new start can")]
-    BrokersLost,
+    #[error(
+        "a Kafka client has lost all brokers or failed for good, and can't mend that by itself; a new start can"
+    )]
+    ClientLost,
 }
 
 /// An indexer whose admin port is open.
@@ -164,7 +166,7 @@ impl Indexer {
 
         let group = Group::join(&config.kafka, &config.group_id)?;
         tasks.spawn(lag.watch(group.consumer.clone(), metrics, gates.kafka, stop.clone()));
-        let brokers = Arc::clone(&group.brokers);
+        let health = Arc::clone(&group.health);
         let consumer = Arc::clone(&group.consumer);
         let pipeline = Pipeline::new(
             (config.bulk, sizing),
@@ -176,8 +178,8 @@ impl Indexer {
         );
         let group = tokio::select! {
             ended = pipeline.run(settled, stop) => ended?,
-            () = brokers.lost() => return Err(Error::BrokersLost),
-            () = letters.lost() => return Err(Error::BrokersLost),
+            () = health.lost() => return Err(Error::ClientLost),
+            () = letters.lost() => return Err(Error::ClientLost),
         };
         drop(consumer);
         group.leave().await;

@@ -13,7 +13,7 @@ use std::{
 use chrono::SecondsFormat;
 use commerce_core::{
     event::{EventType, header},
-    kafka::{Brokers, KafkaConfig},
+    kafka::{ClientHealth, KafkaConfig},
     trace::{Role, Span, Tracer},
 };
 use rdkafka::{
@@ -64,7 +64,7 @@ struct Outcomes {
     deliveries: Mutex<Vec<Delivery>>,
     problem: Mutex<Option<String>>,
     news: Notify,
-    brokers: Brokers,
+    health: ClientHealth,
 }
 
 /// How events are sent: each once and in order, in batches that gather by themselves while others are under way, until
@@ -202,11 +202,10 @@ impl Producer {
             .and_then(|outcomes| lock(&outcomes.problem).clone())
     }
 
-    /// Whether this producer will never reach Kafka again, and only a new one can.
+    /// Whether this producer will never write to Kafka again, and only a new one can.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.outcomes()
-            .is_some_and(|outcomes| outcomes.brokers.are_lost())
+        self.outcomes().is_some_and(|outcomes| outcomes.health.is_lost())
     }
 
     /// Forgets what the client complained about.
@@ -254,19 +253,20 @@ impl ClientContext for Outcomes {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         // What matters of it reaches readiness and is logged there, once.
         tracing::debug!(facility, message, "librdkafka");
-        self.brokers.listen(facility, message);
+        self.health.listen(facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.health.complain(&error);
         tracing::debug!(%error, reason, "librdkafka");
         let code = error
             .rdkafka_error_code()
             .map_or_else(|| error.to_string(), |code| code.to_string());
-        *lock(&self.problem) = Some(self.brokers.failure().unwrap_or(code));
+        *lock(&self.problem) = Some(self.health.failure().unwrap_or(code));
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.brokers.observe(&statistics);
+        self.health.observe(&statistics);
     }
 }
 

@@ -372,7 +372,9 @@ impl<'a> Pump<'a> {
         self.last_id = pulse.last_id;
         self.parked = u64::try_from(pulse.parked).unwrap_or_default();
         if self.producer.is_lost() {
-            return Err(Error::Kafka("the client has lost all brokers".to_owned()));
+            return Err(Error::Kafka(
+                "the client has lost all brokers or failed for good".to_owned(),
+            ));
         }
         if self.under_way() > 0 && self.last_progress.elapsed() > STALLED {
             observe(Flow::Stalled(self.producer.problem().as_deref()));

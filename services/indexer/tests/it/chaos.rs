@@ -59,8 +59,10 @@ async fn whatever_goes_wrong_nothing_is_lost() -> Result<()> {
         anyhow::Ok(indexers)
     };
     let ((), (), mut indexers) = tokio::try_join!(load, index, consumers)?;
-    traffic.assert_arrived().await?;
-    indexers.run()
+    tokio::select! {
+        arrived = traffic.assert_arrived() => arrived.map(drop),
+        ended = indexers.supervise() => ended,
+    }
 }
 
 async fn pause(random: &mut StdRng, most: u64) {
@@ -161,9 +163,13 @@ impl<'a> Indexers<'a> {
     }
 
     fn add(&mut self) -> Result<()> {
-        let proxy = ("ELASTICSEARCH_URL", self.proxy.url().as_str());
-        self.running.push(spawn_with(&self.shop.world, &[proxy])?);
+        self.running.push(self.start()?);
         Ok(())
+    }
+
+    fn start(&self) -> Result<Child> {
+        let proxy = ("ELASTICSEARCH_URL", self.proxy.url().as_str());
+        spawn_with(&self.shop.world, &[proxy])
     }
 
     /// SIGKILL; another one takes its place, as in Kubernetes.
@@ -183,13 +189,23 @@ impl<'a> Indexers<'a> {
         Ok(())
     }
 
-    /// An error where one has ended by itself.
+    /// Starts those anew that have ended with an error, as Kubernetes does: of a Kafka client that is lost nothing else helps.
+    /// They end in no other way.
     fn run(&mut self) -> Result<()> {
-        for indexer in &mut self.running {
-            if let Some(status) = indexer.try_wait()? {
-                bail!("an indexer has ended by itself: {status}");
+        for number in 0..self.running.len() {
+            match self.running[number].try_wait()? {
+                None => {}
+                Some(status) if status.code() == Some(1) => self.running[number] = self.start()?,
+                Some(status) => bail!("an indexer has ended by itself: {status}"),
             }
         }
         Ok(())
+    }
+
+    async fn supervise(&mut self) -> Result<()> {
+        loop {
+            self.run()?;
+            sleep(Duration::from_secs(1)).await;
+        }
     }
 }

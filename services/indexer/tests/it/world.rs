@@ -114,14 +114,16 @@ impl World {
         redis_url: String,
     ) -> Result<Self> {
         let client = elasticsearch.client(Duration::from_secs(30))?;
-        let producer = kafka.client("test").set("linger.ms", "5").create()?;
+        let mut producer = kafka.client("test");
+        // No record twice, whatever happens to Kafka.
+        producer.set("linger.ms", "5").set("enable.idempotence", "true");
         Ok(Self {
             kafka,
             elasticsearch,
             redis,
             redis_url,
             client,
-            producer,
+            producer: producer.create()?,
         })
     }
 
