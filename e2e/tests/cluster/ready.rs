@@ -33,7 +33,9 @@ async fn every_condition_is_true_and_speaks_of_the_spec_as_it_is() -> Outcome {
             );
         }
         ensure!(
-            !conditions.iter().any(|c| c.type_ == "Suspended"),
+            conditions
+                .iter()
+                .any(|c| c.type_ == "Suspended" && c.status == "False"),
             "it is not suspended: {conditions:?}"
         );
 

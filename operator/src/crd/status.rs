@@ -16,8 +16,8 @@ pub struct CommercePipelineStatus {
     /// `Ready`, and one condition for each step before it: `StoresReachable`, `SchemaReady`, `TopicsReady`, `IndexReady`,
     /// `ApiAvailable`, `RelayAvailable`, `IndexerAvailable`. `Flowing` tells whether orders reach the index in time;
     /// `DriftDetected` is true while topics, template, index or alias differ from the spec, and tells each field. Neither is a
-    /// part of `Ready`, which speaks of what the spec asks for. `Suspended` is there while the pipeline is suspended, and
-    /// `IntegrationsMissing` while the spec asks for kinds that the cluster does not have.
+    /// part of `Ready`, which speaks of what the spec asks for. `Suspended` is true while `suspend` is.
+    /// `IntegrationsMissing` is there only while the spec asks for kinds that the cluster does not have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

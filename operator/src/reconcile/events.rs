@@ -6,7 +6,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder},
 };
 
-use super::status::{DRIFT, INDEX, READY, REINDEXING};
+use super::status::{DRIFT, INDEX, NOT_SUSPENDED, READY, REINDEXING, SUSPENDED};
 use crate::crd::{CommercePipeline, CommercePipelineStatus};
 
 /// Reasons of conditions that do not hold yet, without anything being wrong.
@@ -18,7 +18,7 @@ const PATIENT: [&str; 10] = [
     "Starting",
     "RollingOut",
     "RolloutWaiting",
-    "Suspended",
+    SUSPENDED,
     "Deleting",
     "ScaledToZero",
 ];
@@ -66,10 +66,12 @@ pub fn changes(before: Option<&CommercePipelineStatus>, after: &CommercePipeline
             // That a new pipeline is as its spec says is no news.
             let first =
                 before.is_none_or(|status| status.conditions.iter().all(|old| old.type_ != condition.type_));
-            news && condition.reason != "NotReached" && !(first && condition.reason == "InSync")
+            news && condition.reason != "NotReached"
+                && !(first && ["InSync", NOT_SUSPENDED].contains(&condition.reason.as_str()))
         })
         .map(|condition| {
-            let holds = (condition.status == "True") != (condition.type_ == DRIFT);
+            let holds =
+                (condition.status == "True") != [DRIFT, SUSPENDED].contains(&condition.type_.as_str());
             let fine = holds && condition.reason != "RolloutStuck";
             let normal = fine || PATIENT.contains(&condition.reason.as_str());
             event(normal, &reason(condition), &condition.type_, &condition.message)

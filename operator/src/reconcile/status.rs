@@ -31,6 +31,9 @@ pub const DRIFT: &str = "DriftDetected";
 pub const SUSPENDED: &str = "Suspended";
 pub const INTEGRATIONS: &str = "IntegrationsMissing";
 
+/// Reason of [`SUSPENDED`] while the spec is followed.
+pub const NOT_SUSPENDED: &str = "NotSuspended";
+
 /// Reason of [`INDEX`] while another index is filled: the one that serves goes on.
 pub const REINDEXING: &str = "Reindexing";
 
@@ -201,10 +204,7 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         }
         None => conditions.extend(before(INTEGRATIONS).cloned()),
     }
-    if findings.suspended {
-        let message = "nothing is changed until suspend is false; what runs goes on running";
-        conditions.push(condition(SUSPENDED, Finding::yes(SUSPENDED, message), generation));
-    }
+    conditions.push(condition(SUSPENDED, suspension(findings.suspended), generation));
     for condition in &mut conditions {
         let kept = before(&condition.type_).filter(|kept| kept.status == condition.status);
         condition.last_transition_time =
@@ -238,6 +238,17 @@ pub fn next(resource: &CommercePipeline, findings: &Findings, now: &Time) -> Com
         url: findings.url.clone().or(previous.url),
         prepared_for: findings.prepared_for.clone().or(previous.prepared_for),
         deletion: findings.deletion.clone(),
+    }
+}
+
+fn suspension(suspended: bool) -> Finding {
+    if suspended {
+        Finding::yes(
+            SUSPENDED,
+            "nothing is changed until suspend is false; what runs goes on running",
+        )
+    } else {
+        Finding::no(NOT_SUSPENDED, "suspend is false")
     }
 }
 

@@ -15,7 +15,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use kube::runtime::events::EventType;
+use kube::runtime::events::{Event, EventType};
 use serde_json::{Value, json};
 
 use crate::fixtures::{minimal, parsed};
@@ -93,11 +93,7 @@ fn all_well_is_ready() {
         next.api.as_ref().map(|api| (api.replicas, api.ready)),
         Some((2, 2))
     );
-    assert!(
-        next.conditions
-            .iter()
-            .all(|condition| condition.type_ != "Suspended")
-    );
+    assert_eq!(condition(&next, "Suspended").status, "False");
 }
 
 #[test]
@@ -151,7 +147,7 @@ fn the_transition_time_is_that_of_the_status_and_not_of_the_reason() {
 }
 
 #[test]
-fn suspension_keeps_what_was_known_and_ends_without_a_trace() {
+fn suspension_keeps_what_was_known() {
     let ready = status::next(&parsed(&minimal(), &[]), &healthy(), &at(100));
     let suspended = status::next(
         &after(ready.clone()),
@@ -163,8 +159,29 @@ fn suspension_keeps_what_was_known_and_ends_without_a_trace() {
     );
     assert_eq!(condition(&suspended, "Suspended").status, "True");
     assert_eq!(condition(&suspended, "Ready"), condition(&ready, "Ready"));
-    let resumed = status::next(&after(suspended), &healthy(), &at(300));
-    assert_eq!(resumed, ready);
+    let resumed = status::next(&after(suspended.clone()), &healthy(), &at(300));
+    for condition in &resumed.conditions {
+        match condition.type_.as_str() {
+            "Suspended" => assert_eq!(
+                (condition.status.as_str(), &condition.last_transition_time),
+                ("False", &at(300))
+            ),
+            _ => assert!(ready.conditions.contains(condition), "{condition:?}"),
+        }
+    }
+    let told = |before, after| -> Vec<_> {
+        let events = events::changes(Some(before), after);
+        let what = |event: Event| (event.reason, event.type_);
+        events.into_iter().map(what).collect()
+    };
+    assert_eq!(
+        told(&ready, &suspended),
+        [("Suspended".to_owned(), EventType::Normal)]
+    );
+    assert_eq!(
+        told(&suspended, &resumed),
+        [("NotSuspended".to_owned(), EventType::Normal)]
+    );
 }
 
 #[test]
