@@ -34,6 +34,7 @@ pub const CONTROLLER_REVISIONS: Kind = kind("apis/apps/v1", "controllerrevisions
 pub const LEASES: Kind = kind("apis/coordination.k8s.io/v1", "leases");
 pub const JOBS: Kind = kind("apis/batch/v1", "jobs");
 pub const INGRESSES: Kind = kind("apis/networking.k8s.io/v1", "ingresses");
+pub const HTTP_ROUTES: Kind = kind("apis/gateway.networking.k8s.io/v1", "httproutes");
 pub const NETWORK_POLICIES: Kind = kind("apis/networking.k8s.io/v1", "networkpolicies");
 pub const HORIZONTAL_POD_AUTOSCALERS: Kind = kind("apis/autoscaling/v2", "horizontalpodautoscalers");
 pub const DISRUPTION_BUDGETS: Kind = kind("apis/policy/v1", "poddisruptionbudgets");
@@ -48,11 +49,12 @@ pub const POD_MONITORS: Kind = kind("apis/monitoring.coreos.com/v1", "podmonitor
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// The kinds of which a pipeline owns objects.
-pub const OWNED: [Kind; 10] = [
+pub const OWNED: [Kind; 11] = [
     DEPLOYMENTS,
     CONTROLLER_REVISIONS,
     JOBS,
     INGRESSES,
+    HTTP_ROUTES,
     NETWORK_POLICIES,
     HORIZONTAL_POD_AUTOSCALERS,
     DISRUPTION_BUDGETS,

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Result, ensure};
 use commerce_e2e::{
     cluster::{
-        CONFIG_MAPS, DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, NETWORK_POLICIES, PIPELINES, POD_MONITORS,
+        CONFIG_MAPS, DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, HTTP_ROUTES, INGRESSES, NETWORK_POLICIES,
+        PIPELINES, POD_MONITORS,
     },
     eventually::{eventually, throughout},
     orders::{Order, new_user},
@@ -121,6 +122,45 @@ async fn what_stands_around_the_workloads_is_made_kept_and_taken_away() -> Outco
         })
         .await?;
         second.pipeline.ready_within(FOUND).await
+    })
+    .await
+}
+
+/// Through the Gateway that Traefik has in its own namespace.
+#[tokio::test]
+async fn an_order_comes_in_by_a_gateway() -> Outcome {
+    scenario(async |s| {
+        let mut second = Tenant::prepare(s, "gateway").await?;
+        let gateway = json!({"name": "traefik", "namespace": "traefik"});
+        second.spec["api"] =
+            json!({"replicas": 1, "gateway": {"hostnames": [second.host()], "parentRefs": [gateway]}});
+        second.spec["deletionPolicy"] = json!("Delete");
+        second.apply().await?;
+        second.pipeline.ready().await?;
+        let namespace = second.pipeline.namespace.clone();
+        let ingresses = s.cluster.list(INGRESSES, &namespace, "").await?;
+        ensure!(ingresses.is_empty(), "{ingresses:?}");
+        let status = &second.pipeline.object().await?["status"];
+        ensure!(status["url"] == format!("http://{}", second.host()), "{status}");
+
+        let user = new_user();
+        let orders = second.orders()?;
+        let id = orders.place_persistently(&Order::of(&user)).await?;
+        orders.finds(&user, &[id], FOUND).await?;
+        let route = async || s.cluster.get(HTTP_ROUTES, &namespace, "second").await;
+        let parent = route().await?["status"]["parents"][0].clone();
+        let accepted = |condition: &Value| condition["type"] == "Accepted" && condition["status"] == "True";
+        let conditions = parent["conditions"].as_array();
+        ensure!(conditions.is_some_and(|all| all.iter().any(accepted)), "{parent}");
+
+        let off = json!({"spec": {"api": {"gateway": null}}});
+        s.cluster.change(PIPELINES, &namespace, "second", &off).await?;
+        eventually("the route is gone", NOTICED, async || {
+            let left = s.cluster.list(HTTP_ROUTES, &namespace, "").await?;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await
     })
     .await
 }
