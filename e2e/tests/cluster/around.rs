@@ -1,5 +1,5 @@
-//! What stands around the workloads: an autoscaler that scales the API by real metrics, network policies, a dashboard, and kinds that
-//! this cluster does not have.
+//! What stands around the workloads: an autoscaler that scales the API by real metrics, network policies, a dashboard, a way in
+//! by a Gateway, and kinds that this cluster does not have.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -147,11 +147,16 @@ async fn an_order_comes_in_by_a_gateway() -> Outcome {
         let orders = second.orders()?;
         let id = orders.place_persistently(&Order::of(&user)).await?;
         orders.finds(&user, &[id], FOUND).await?;
-        let route = async || s.cluster.get(HTTP_ROUTES, &namespace, "second").await;
-        let parent = route().await?["status"]["parents"][0].clone();
-        let accepted = |condition: &Value| condition["type"] == "Accepted" && condition["status"] == "True";
-        let conditions = parent["conditions"].as_array();
-        ensure!(conditions.is_some_and(|all| all.iter().any(accepted)), "{parent}");
+        eventually("the route's status says so", FOUND, async || {
+            let route = s.cluster.get(HTTP_ROUTES, &namespace, "second").await?;
+            let parent = &route["status"]["parents"][0];
+            let accepted =
+                |condition: &Value| condition["type"] == "Accepted" && condition["status"] == "True";
+            let conditions = parent["conditions"].as_array();
+            ensure!(conditions.is_some_and(|all| all.iter().any(accepted)), "{parent}");
+            Ok(())
+        })
+        .await?;
 
         let off = json!({"spec": {"api": {"gateway": null}}});
         s.cluster.change(PIPELINES, &namespace, "second", &off).await?;

@@ -10,7 +10,7 @@ use super::status::{DRIFT, INDEX, NOT_SUSPENDED, READY, REINDEXING, SUSPENDED};
 use crate::crd::{CommercePipeline, CommercePipelineStatus};
 
 /// Reasons of conditions that do not hold yet, without anything being wrong.
-const PATIENT: [&str; 10] = [
+const PATIENT: [&str; 11] = [
     "NotReached",
     "Migrating",
     REINDEXING,
@@ -19,6 +19,7 @@ const PATIENT: [&str; 10] = [
     "RollingOut",
     "RolloutWaiting",
     SUSPENDED,
+    NOT_SUSPENDED,
     "Deleting",
     "ScaledToZero",
 ];
@@ -70,8 +71,7 @@ pub fn changes(before: Option<&CommercePipelineStatus>, after: &CommercePipeline
                 && !(first && ["InSync", NOT_SUSPENDED].contains(&condition.reason.as_str()))
         })
         .map(|condition| {
-            let holds =
-                (condition.status == "True") != [DRIFT, SUSPENDED].contains(&condition.type_.as_str());
+            let holds = (condition.status == "True") != (condition.type_ == DRIFT);
             let fine = holds && condition.reason != "RolloutStuck";
             let normal = fine || PATIENT.contains(&condition.reason.as_str());
             event(normal, &reason(condition), &condition.type_, &condition.message)
